@@ -1,0 +1,368 @@
+package wire
+
+import (
+	"encoding/json"
+
+	"github.com/ashlarfs/ashlar"
+)
+
+const (
+	kindGetStatus      Kind = 192
+	kindStatusReply    Kind = 193
+	kindSetPool        Kind = 194
+	kindDeletePool     Kind = 195
+	kindSetVolume      Kind = 196
+	kindDeleteVolume   Kind = 197
+	kindSetDisk        Kind = 198
+	kindSetNode        Kind = 199
+	kindAddMaster      Kind = 200
+	kindRemoveMaster   Kind = 201
+	kindTransferLeader Kind = 202
+)
+
+var (
+	_ = register[GetStatus]()
+	_ = register[StatusReply]()
+	_ = register[SetPool]()
+	_ = register[DeletePool]()
+	_ = register[SetVolume]()
+	_ = register[DeleteVolume]()
+	_ = register[SetDisk]()
+	_ = register[SetNode]()
+	_ = register[AddMaster]()
+	_ = register[RemoveMaster]()
+	_ = register[TransferLeader]()
+)
+
+// GetStatus asks the leader for the state of the cluster. Answer:
+// StatusReply.
+type GetStatus struct{}
+
+// Kind implements Message.
+func (*GetStatus) Kind() Kind { return kindGetStatus }
+
+// Fields implements Message.
+func (*GetStatus) Fields(*Codec) {}
+
+// StatusReply is a Status as JSON: it is for people and scripts, grows with
+// every release, and is what the -json option prints.
+type StatusReply struct {
+	JSON []byte
+}
+
+// Kind implements Message.
+func (*StatusReply) Kind() Kind { return kindStatusReply }
+
+// Fields implements Message.
+func (m *StatusReply) Fields(c *Codec) { Blob(c, &m.JSON, BodyMax-64) }
+
+// Set replaces the reply's content by s.
+func (m *StatusReply) Set(s *Status) (err error) {
+	m.JSON, err = json.Marshal(s)
+	return err
+}
+
+// Get parses the reply's content.
+func (m *StatusReply) Get() (*Status, error) {
+	s := new(Status)
+	if err := json.Unmarshal(m.JSON, s); err != nil {
+		return nil, ashlar.E("status", ashlar.Corrupt, "", err)
+	}
+	return s, nil
+}
+
+// Status is the state of a cluster as its leader sees it.
+type Status struct {
+	Cluster  string `json:"cluster"`
+	History  uint32 `json:"history"`
+	Health   string `json:"health"` // "ok", "degraded" (a copy is missing), "at risk" (one copy left), "unavailable"
+	Problems []Risk `json:"problems"`
+	// Redundant tells whether every group has all its copies in-sync.
+	Redundant bool           `json:"redundant"`
+	Leader    string         `json:"leader"`
+	Term      uint64         `json:"term"`
+	Committed uint64         `json:"committed"`
+	Masters   []MasterStatus `json:"masters"`
+	Nodes     []NodeStatus   `json:"nodes"`
+	Disks     []DiskStatus   `json:"disks"`
+	Pools     []PoolStatus   `json:"pools"`
+	Groups    []GroupStatus  `json:"groups"`
+	Volumes   []VolumeStatus `json:"volumes"`
+	Sessions  []SessionState `json:"sessions"`
+	Total     uint64         `json:"bytes_total"` // raw
+	Free      uint64         `json:"bytes_free"`  // raw, reserve taken off
+	Deleting  uint64         `json:"layers_deleting"`
+	// Synced is bytes sent by chunkservers to syncing members since each
+	// started.
+	Synced uint64 `json:"bytes_synced"`
+}
+
+// Risk is one thing wrong, worst first, with what will happen or what to do.
+type Risk struct {
+	Severity string `json:"severity"` // "unavailable", "at risk", "degraded", "warning"
+	What     string `json:"what"`
+	Next     string `json:"next"` // until when, or the command that helps
+}
+
+// MasterStatus is one member of the consensus group.
+type MasterStatus struct {
+	ID      uint64 `json:"id"`
+	Name    string `json:"name"`
+	Addr    string `json:"addr"`
+	Leader  bool   `json:"leader"`
+	Learner bool   `json:"learner,omitempty"`
+	Alive   bool   `json:"alive"`
+	Match   uint64 `json:"match"`
+}
+
+// NodeStatus is one chunkserver.
+type NodeStatus struct {
+	ID          uint32  `json:"id"`
+	Name        string  `json:"name"`
+	Addr        string  `json:"addr"`
+	Rack        string  `json:"rack,omitempty"`
+	Alive       bool    `json:"alive"`
+	Silent      float64 `json:"silent_seconds"` // since its last renewal
+	Incarnation uint64  `json:"incarnation"`
+	Drain       bool    `json:"drain,omitempty"`
+}
+
+// DiskStatus is one disk.
+type DiskStatus struct {
+	ID       uint32   `json:"id"`
+	Node     string   `json:"node"`
+	Path     string   `json:"path"`
+	UUID     string   `json:"uuid"`
+	State    string   `json:"state"` // "ok", "offline", "failed", "draining", "drained", "removed"
+	Error    string   `json:"error,omitempty"`
+	Labels   []string `json:"labels,omitempty"`
+	Total    uint64   `json:"bytes_total"`
+	Free     uint64   `json:"bytes_free"`
+	Chunks   uint64   `json:"chunks"`
+	Groups   int      `json:"groups"`
+	Damaged  uint64   `json:"blocks_damaged"`
+	Repaired uint64   `json:"blocks_repaired"`
+}
+
+// PoolStatus is one pool.
+type PoolStatus struct {
+	ID       uint32   `json:"id"`
+	Name     string   `json:"name"`
+	Replicas int      `json:"replicas"`
+	WriteMin int      `json:"write_min"`
+	Domain   string   `json:"domain"`
+	Labels   []string `json:"labels,omitempty"`
+	Groups   int      `json:"groups"`
+}
+
+// GroupStatus is one placement group.
+type GroupStatus struct {
+	ID       uint32         `json:"id"`
+	Pool     string         `json:"pool"`
+	Epoch    uint64         `json:"epoch"`
+	State    string         `json:"state"` // "ok", "degraded", "at risk", "unavailable", "moving"
+	Members  []MemberStatus `json:"members"`
+	LastCopy bool           `json:"last_copy,omitempty"`
+}
+
+// MemberStatus is one seat of a placement group.
+type MemberStatus struct {
+	Disk    uint32 `json:"disk"`
+	Node    string `json:"node"`
+	State   string `json:"state"`
+	Primary bool   `json:"primary,omitempty"`
+	Alive   bool   `json:"alive"`
+	// Left is the estimate of bytes a syncing member still needs.
+	Left uint64 `json:"bytes_left,omitempty"`
+}
+
+// VolumeStatus is one volume.
+type VolumeStatus struct {
+	ID          uint32 `json:"id"`
+	Name        string `json:"name"`
+	Root        uint64 `json:"root"`
+	Pool        string `json:"pool"`
+	ChunkSize   uint32 `json:"chunk_size"`
+	StripeWidth int    `json:"stripe_width"`
+	StripeUnit  uint32 `json:"stripe_unit"`
+	Inodes      uint64 `json:"inodes"`
+	Bytes       uint64 `json:"bytes"`
+}
+
+// SessionState is one client session.
+type SessionState struct {
+	ID     uint64  `json:"id"`
+	Name   string  `json:"name"`
+	Silent float64 `json:"silent_seconds"`
+	Opens  int     `json:"opens"`
+}
+
+// SetPool creates a pool, or with Update changes one. Answer: Empty.
+type SetPool struct {
+	Name     string
+	Update   bool
+	Replicas uint8         // 1 to ashlar.ReplicasMax; 0 leaves it
+	WriteMin uint8         // 0 leaves it
+	Domain   ashlar.Domain // 0 leaves it
+	Labels   []string      // every one must be on a disk for it to be used
+	Relabel  bool          // Labels replaces those of an existing pool
+}
+
+// Kind implements Message.
+func (*SetPool) Kind() Kind { return kindSetPool }
+
+// Fields implements Message.
+func (m *SetPool) Fields(c *Codec) {
+	Text(c, &m.Name, nameMax)
+	Bool(c, &m.Update)
+	U8(c, &m.Replicas)
+	U8(c, &m.WriteMin)
+	U8(c, &m.Domain)
+	List(c, &m.Labels, LabelsMax, func(c *Codec, s *string) { Text(c, s, labelTextMax) })
+	Bool(c, &m.Relabel)
+}
+
+// DeletePool removes a pool that no volume uses. Answer: Empty.
+type DeletePool struct {
+	Name string
+}
+
+// Kind implements Message.
+func (*DeletePool) Kind() Kind { return kindDeletePool }
+
+// Fields implements Message.
+func (m *DeletePool) Fields(c *Codec) { Text(c, &m.Name, nameMax) }
+
+// SetVolume creates a volume, or with Update changes one: Rename if set, and
+// the policy for new files if its ChunkSize is set. Answer: VolumeReply.
+type SetVolume struct {
+	Name   string
+	Update bool
+	Rename string
+	Pool   string // "" for the default pool; only at creation
+	Policy ashlar.Policy
+	Mode   uint16 // of the root directory, at creation
+	UID    uint32
+	GID    uint32
+}
+
+// Kind implements Message.
+func (*SetVolume) Kind() Kind { return kindSetVolume }
+
+// Fields implements Message.
+func (m *SetVolume) Fields(c *Codec) {
+	Text(c, &m.Name, nameMax)
+	Bool(c, &m.Update)
+	Text(c, &m.Rename, nameMax)
+	Text(c, &m.Pool, nameMax)
+	CodePolicy(c, &m.Policy)
+	U16(c, &m.Mode)
+	U32(c, &m.UID)
+	U32(c, &m.GID)
+}
+
+// DeleteVolume removes a volume: an empty one, or with Force all its content
+// too, in the background. Answer: Empty.
+type DeleteVolume struct {
+	Name  string
+	Force bool
+}
+
+// Kind implements Message.
+func (*DeleteVolume) Kind() Kind { return kindDeleteVolume }
+
+// Fields implements Message.
+func (m *DeleteVolume) Fields(c *Codec) {
+	Text(c, &m.Name, nameMax)
+	Bool(c, &m.Force)
+}
+
+// SetDisk changes a disk: Drain moves its data to others (Undrain stops
+// that), Remove forgets a drained or dead one, Relabel replaces its labels.
+// Answer: Empty.
+type SetDisk struct {
+	Disk    ashlar.DiskID
+	Drain   bool
+	Undrain bool
+	Remove  bool
+	Force   bool // remove although groups still name it
+	Relabel bool
+	Labels  []string
+}
+
+// Kind implements Message.
+func (*SetDisk) Kind() Kind { return kindSetDisk }
+
+// Fields implements Message.
+func (m *SetDisk) Fields(c *Codec) {
+	U32(c, &m.Disk)
+	Bool(c, &m.Drain)
+	Bool(c, &m.Undrain)
+	Bool(c, &m.Remove)
+	Bool(c, &m.Force)
+	Bool(c, &m.Relabel)
+	List(c, &m.Labels, LabelsMax, func(c *Codec, s *string) { Text(c, s, labelTextMax) })
+}
+
+// SetNode changes a chunkserver: Drain drains all its disks, Remove forgets a
+// node whose disks are all removed. Answer: Empty.
+type SetNode struct {
+	Name    string
+	Drain   bool
+	Undrain bool
+	Remove  bool
+}
+
+// Kind implements Message.
+func (*SetNode) Kind() Kind { return kindSetNode }
+
+// Fields implements Message.
+func (m *SetNode) Fields(c *Codec) {
+	Text(c, &m.Name, nameMax)
+	Bool(c, &m.Drain)
+	Bool(c, &m.Undrain)
+	Bool(c, &m.Remove)
+}
+
+// AddMaster adds a member to the consensus group, as a learner until it has
+// caught up, then as a voter unless Learner is set. The new master is started
+// with an empty data directory and finds its member id by its name. Answer:
+// Empty, once the membership change is committed.
+type AddMaster struct {
+	Name    string
+	Addr    string
+	Learner bool
+}
+
+// Kind implements Message.
+func (*AddMaster) Kind() Kind { return kindAddMaster }
+
+// Fields implements Message.
+func (m *AddMaster) Fields(c *Codec) {
+	Text(c, &m.Name, nameMax)
+	Text(c, &m.Addr, textMax)
+	Bool(c, &m.Learner)
+}
+
+// RemoveMaster takes a member out of the consensus group. Answer: Empty.
+type RemoveMaster struct {
+	Name string
+}
+
+// Kind implements Message.
+func (*RemoveMaster) Kind() Kind { return kindRemoveMaster }
+
+// Fields implements Message.
+func (m *RemoveMaster) Fields(c *Codec) { Text(c, &m.Name, nameMax) }
+
+// TransferLeader asks the leader to hand over, to the named master or to the
+// most caught-up one. Answer: Empty.
+type TransferLeader struct {
+	Name string
+}
+
+// Kind implements Message.
+func (*TransferLeader) Kind() Kind { return kindTransferLeader }
+
+// Fields implements Message.
+func (m *TransferLeader) Fields(c *Codec) { Text(c, &m.Name, nameMax) }
