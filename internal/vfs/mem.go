@@ -38,6 +38,7 @@ type Mem struct {
 type memNode struct {
 	dir     map[string]*memNode // nil: a file
 	durable map[string]*memNode // names that survive a power loss
+	links   int                 // names of a file
 	mtime   time.Time
 
 	size, syncedSize int64
@@ -133,7 +134,7 @@ func (c *crashCloner) clone(n *memNode, used *uint64) *memNode {
 	if done := c.clones[n]; done != nil {
 		return done
 	}
-	out := &memNode{mtime: n.mtime}
+	out := &memNode{mtime: n.mtime, links: n.links}
 	c.clones[n] = out
 	if n.dir != nil {
 		out.dir = map[string]*memNode{}
@@ -273,7 +274,7 @@ func (m *Mem) create(op, name string, exclusive bool) (*memNode, bool, error) {
 		}
 		return n, false, nil
 	}
-	n := &memNode{pages: map[int64][]byte{}, old: map[int64][]byte{}, mtime: time.Now()}
+	n := &memNode{links: 1, pages: map[int64][]byte{}, old: map[int64][]byte{}, mtime: time.Now()}
 	m.change(memOp{node: n, to: at})
 	return n, true, nil
 }
@@ -385,6 +386,29 @@ func (m *Mem) Rename(oldname, newname string) error {
 		m.free(there)
 	}
 	m.change(memOp{node: n, to: to, from: from})
+	return nil
+}
+
+// Link implements Linker.
+func (m *Mem) Link(oldname, newname string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.lookup("link", oldname)
+	if err != nil {
+		return err
+	}
+	if n.dir != nil {
+		return pathErr("link", oldname, syscall.EPERM)
+	}
+	to, err := m.parent("link", newname)
+	if err != nil {
+		return err
+	}
+	if to.dir.dir[to.name] != nil {
+		return pathErr("link", newname, fs.ErrExist)
+	}
+	n.links++
+	m.change(memOp{node: n, to: to})
 	return nil
 }
 

@@ -257,6 +257,9 @@ func (m *Mem) free(n *memNode) {
 	if n.dir != nil {
 		return
 	}
+	if n.links--; n.links > 0 {
+		return
+	}
 	if n.region != nil {
 		m.used -= min(m.used, uint64(len(n.region)))
 		return

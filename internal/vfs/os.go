@@ -61,7 +61,11 @@ func (o osFS) OpenOrCreate(name string) (File, bool, error) {
 func (osFS) Remove(name string) error             { return os.Remove(name) }
 func (osFS) RemoveAll(name string) error          { return os.RemoveAll(name) }
 func (osFS) Rename(oldname, newname string) error { return os.Rename(oldname, newname) }
-func (osFS) MkdirAll(name string) error           { return os.MkdirAll(name, dirMode) }
+
+// Link implements Linker.
+func (osFS) Link(oldname, newname string) error { return os.Link(oldname, newname) }
+
+func (osFS) MkdirAll(name string) error { return os.MkdirAll(name, dirMode) }
 func (osFS) Stat(name string) (fs.FileInfo, error) {
 	return os.Stat(name)
 }

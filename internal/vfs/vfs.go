@@ -3,7 +3,7 @@
 // OS is the real thing; NewMem is an in-memory disk that forgets what was not
 // synced when it crashes. vfs/errfs wraps either and injects faults.
 //
-// It is not a general file system: there are no links, no permissions beyond
+// It is not a general file system: there are no symbolic links, no permissions beyond
 // the creation mode and no current directory. Paths are slash-separated and
 // absolute or relative to the process, as the caller chooses.
 //
@@ -56,6 +56,12 @@ type FS interface {
 	Region(name string, size int) (Region, error)
 	// Usage tells capacity and free bytes of the disk that holds name.
 	Usage(name string) (Usage, error)
+}
+
+// Linker is what an FS may be besides: one that can give a file a second
+// name. Checkpoints use it and copy where it is missing.
+type Linker interface {
+	Link(oldname, newname string) error
 }
 
 // File is an open file. Methods may be called concurrently.
