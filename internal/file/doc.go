@@ -1,0 +1,43 @@
+// Package file makes files out of metadata and objects: the view that one
+// mount or one SDK client has of a volume. It keeps names and attributes with
+// the leader and bytes in objects, buffers writes, and gives close-to-open
+// consistency between clients: what was written before a close (or fsync) on
+// one is seen by an open after it on another. It is not a kernel file system
+// (fusefs), does not resolve paths (client) and knows nothing of replicas
+// (object).
+//
+// # Writing
+//
+// A write is copied into extents of dirty data, bounded per file and per FS.
+// Extents become runs: pieces of at most PieceSize that are on their way to
+// the object and do not change any more. A run waits for every older run that
+// it overlaps. Runs are made when a piece is full, when much is dirty, after
+// FlushAge, and by Flush, Sync, Truncate and Close.
+//
+//	write -> extents (mutable) -> runs waiting -> runs in flight -> object
+//	read  <- object, then the runs and extents above it, oldest first
+//
+// After data has been written, size and mtime are committed to the leader: at
+// Flush, at Sync, and once in FlushAge while a file stays open. Data is always
+// in the object before the commit that raises the version, because others
+// cache by version.
+//
+// A failed run is dropped and its error reported once to every handle that
+// was open then, at its next Flush, Sync or Close, as Linux does.
+//
+// # What is lost
+//
+// With this process: everything not yet flushed, as with a page cache. With
+// its session: the same, and every file that had such data reports EIO.
+// Nothing for which Sync returned.
+//
+// # Lock order
+//
+//	inode.io            writers share it, truncation holds it
+//	  inode.commitMu    one Commit of a file at a time
+//	    FS.mu           the table of inodes, releases, cached versions
+//	    inode.mu        one file's attributes, extents and runs
+//
+// FS.mu and inode.mu are leaves: neither is taken under the other, and no call
+// that may block is made under them.
+package file

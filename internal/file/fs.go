@@ -1,0 +1,238 @@
+package file
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/clock"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// Limits.
+const (
+	// PieceSize is the most data in one run; runs do not cross multiples of it.
+	PieceSize = 1 << 20
+	// FileDirtyMax and DirtyMax bound data not yet written, of a file and of an
+	// FS, in bytes; writers wait beyond.
+	FileDirtyMax = 16 << 20
+	DirtyMax     = 128 << 20
+	// FileRunsMax is the most runs of one file in flight.
+	FileRunsMax = 12
+	// FlushAge is how long data stays dirty when nothing else flushes it.
+	FlushAge = time.Second
+	// ReleaseDelay and ReleaseBatch bound how long, and how many, closed files
+	// wait to be released together.
+	ReleaseDelay = 10 * time.Millisecond
+	ReleaseBatch = 64
+	// VersionsMax is how many files' cached versions are remembered.
+	VersionsMax = 1 << 18
+	// syncRunsMax is how many extents Sync writes through one by one rather
+	// than write them and sync the object.
+	syncRunsMax = 4
+	// syncRunMax is the largest of those, in bytes.
+	syncRunMax = 128 << 10
+	// pauseMin and pauseMax bound the pause before a request is repeated that
+	// another client's change of the file keeps refusing.
+	pauseMin = time.Millisecond
+	pauseMax = 100 * time.Millisecond
+)
+
+// Meta carries operations to the leader. masterconn.Conn is one.
+type Meta interface {
+	// Do sends body and receives reply; it retries until ctx ends.
+	Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Message) error
+}
+
+// Data reads and writes objects. object.Store is one.
+type Data interface {
+	ReadAt(ctx context.Context, ref *Ref, p []byte, off uint64) error
+	WriteAt(ctx context.Context, ref *Ref, p []byte, off uint64, flags uint32) error
+	Sync(ctx context.Context, ref *Ref, size uint64) error
+}
+
+// Options are what an FS is made of.
+type Options struct {
+	Meta   Meta
+	Data   Data
+	Volume wire.VolumeReply
+	Clock  clock.Clock
+	Logger *slog.Logger
+	// Timeout bounds background writes (a soft mount); 0 waits for ever.
+	Timeout time.Duration
+	// Changed is called when a file whose version was cached turns out to have
+	// been changed by another client: caches above must drop it. It is called
+	// without locks held and must not call back into the FS.
+	Changed func(ashlar.Inode)
+}
+
+// FS is one client's view of a volume.
+type FS struct {
+	o      Options
+	dirty  *semaphore.Weighted // DirtyMax
+	skew   atomic.Int64        // leader's clock minus ours, when they are far apart
+	base   context.Context     // of background work
+	cancel context.CancelFunc
+
+	mu        sync.Mutex
+	inodes    map[ashlar.Inode]*inode
+	versions  map[ashlar.Inode]uint64 // data version that caches above hold
+	releases  []ashlar.Inode          // closed, to be released
+	releasing map[ashlar.Inode]chan struct{}
+	timer     bool // a release is scheduled
+	work      sync.WaitGroup
+}
+
+// New returns a view of a volume.
+func New(o Options) *FS {
+	if o.Clock == nil {
+		o.Clock = clock.Real
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	fs := &FS{
+		o: o, dirty: semaphore.NewWeighted(DirtyMax),
+		inodes: map[ashlar.Inode]*inode{}, versions: map[ashlar.Inode]uint64{},
+		releasing: map[ashlar.Inode]chan struct{}{},
+	}
+	fs.base, fs.cancel = context.WithCancel(context.Background())
+	return fs
+}
+
+// Volume returns the volume as it was found.
+func (fs *FS) Volume() wire.VolumeReply { return fs.o.Volume }
+
+// Root returns the inode of the volume's root directory.
+func (fs *FS) Root() ashlar.Inode { return fs.o.Volume.Root }
+
+// background returns the context of one piece of background work.
+func (fs *FS) background() (context.Context, context.CancelFunc) {
+	if fs.o.Timeout > 0 {
+		return context.WithTimeout(fs.base, fs.o.Timeout)
+	}
+	return fs.base, func() {}
+}
+
+// sleep pauses, longer each time.
+func (fs *FS) sleep(ctx context.Context, pause *time.Duration) error {
+	ch := make(chan struct{})
+	stop := fs.o.Clock.AfterFunc(*pause, func() { close(ch) })
+	defer stop()
+	*pause = min(2**pause, pauseMax)
+	select {
+	case <-ch:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// now is the leader's time of day as well as this client knows it.
+func (fs *FS) now() int64 { return fs.o.Clock.Wall() + fs.skew.Load() }
+
+// sawTime learns how far this machine's clock is from the leader's, from a
+// time that the leader has just given out.
+func (fs *FS) sawTime(t int64) {
+	if d := t - fs.o.Clock.Wall(); d > int64(time.Second) || d < -int64(time.Second) {
+		fs.skew.Store(d)
+	} else {
+		fs.skew.Store(0)
+	}
+}
+
+// Opens returns the inodes open here, for the session's hello to a new leader.
+func (fs *FS) Opens() []ashlar.Inode {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	out := make([]ashlar.Inode, 0, len(fs.inodes))
+	for ino := range fs.inodes {
+		out = append(out, ino)
+	}
+	return out
+}
+
+// open returns the state of every open inode.
+func (fs *FS) open() []*inode {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	out := make([]*inode, 0, len(fs.inodes))
+	for _, i := range fs.inodes {
+		out = append(out, i)
+	}
+	return out
+}
+
+// state returns the state of an inode if it is open here.
+func (fs *FS) state(ino ashlar.Inode) *inode {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.inodes[ino]
+}
+
+// FlushAll writes out and commits all dirty data of every open file.
+func (fs *FS) FlushAll(ctx context.Context) error {
+	var first error
+	for _, i := range fs.open() {
+		err := i.flush(ctx, false)
+		if err == nil {
+			err = i.commit(ctx)
+		}
+		if err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// Close flushes everything, releases what is open and ends background work.
+// When ctx ends first, what is left is dropped.
+func (fs *FS) Close(ctx context.Context) error {
+	err := fs.FlushAll(ctx)
+	fs.mu.Lock()
+	for ino := range fs.inodes {
+		fs.releases = append(fs.releases, ino)
+		delete(fs.inodes, ino)
+	}
+	fs.mu.Unlock()
+	fs.sendReleases(ctx)
+	fs.cancel()
+	fs.work.Wait()
+	return err
+}
+
+// cached tells whether version is what caches above hold of an inode, and
+// records that they hold it from now on.
+func (fs *FS) cached(ino ashlar.Inode, version uint64) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	old, ok := fs.versions[ino]
+	if !ok && len(fs.versions) >= VersionsMax {
+		for k := range fs.versions { // any one
+			delete(fs.versions, k)
+			break
+		}
+	}
+	fs.versions[ino] = version
+	return ok && old == version
+}
+
+// saw compares a version from the leader with the cached one. own says that
+// the change from version-1 to it was made here.
+func (fs *FS) saw(ino ashlar.Inode, version uint64, own bool) {
+	fs.mu.Lock()
+	old, ok := fs.versions[ino]
+	newer := ok && version > old
+	if newer {
+		fs.versions[ino] = version
+	}
+	fs.mu.Unlock()
+	if newer && !(own && version == old+1) && fs.o.Changed != nil {
+		fs.o.Changed(ino)
+	}
+}

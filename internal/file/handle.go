@@ -1,0 +1,255 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// Flags of Open and Create.
+type Flags uint32
+
+// The flags.
+const (
+	Read Flags = 1 << iota
+	Write
+	Append   // every write goes to the end, whoever else appends
+	Truncate // empty it
+	// Through makes a write return only when its data is in the object.
+	Through
+)
+
+// Handle is an open file. Its methods may be called concurrently.
+type Handle struct {
+	i     *inode
+	flags Flags
+	// Keep tells whether what caches above hold of the file's data is still
+	// right.
+	Keep bool
+
+	mu     sync.Mutex
+	errs   uint64 // failures of the inode reported here
+	closed bool
+}
+
+// Open opens a regular file, asking the leader for its present state.
+func (fs *FS) Open(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode, flags Flags) (*Handle, error) {
+	i, err := fs.hold(ctx, ino, flags&Write != 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.open(ctx, cred, flags); err != nil {
+		i.letGo(flags&Write != 0)
+		return nil, err
+	}
+	return fs.handle(i, flags, false), nil
+}
+
+// open registers the inode as open, and empties it with Truncate.
+func (i *inode) open(ctx context.Context, cred ashlar.Cred, flags Flags) error {
+	e := new(wire.Entry)
+	m := &wire.Open{Inode: i.id, Write: flags&Write != 0, Truncate: flags&Truncate != 0}
+	if m.Truncate {
+		return i.truncate(ctx, 0, func() (*wire.Entry, error) {
+			return e, i.fs.o.Meta.Do(ctx, cred, m, e)
+		})
+	}
+	if err := i.fs.o.Meta.Do(ctx, cred, m, e); err != nil {
+		return err
+	}
+	i.merge(e, false)
+	return nil
+}
+
+// Create makes a regular file and opens it, or without m.Exclusive opens the
+// one that is there. created tells which.
+func (fs *FS) Create(ctx context.Context, cred ashlar.Cred, m *wire.Make, flags Flags) (h *Handle, created bool, err error) {
+	m.Type, m.Open = ashlar.TypeFile, true
+	var e wire.Entry
+	if err := fs.o.Meta.Do(ctx, cred, m, &e); err != nil {
+		return nil, false, err
+	}
+	if !e.Created {
+		h, err := fs.Open(ctx, cred, e.Attr.Inode, flags)
+		return h, false, err
+	}
+	fs.sawTime(e.Attr.Ctime)
+	i, err := fs.hold(ctx, e.Attr.Inode, flags&Write != 0)
+	if err != nil {
+		return nil, true, err
+	}
+	i.merge(&e, false)
+	i.mu.Lock()
+	i.whole = true // nothing of it was ever unsynced
+	i.mu.Unlock()
+	return fs.handle(i, flags, true), true, nil
+}
+
+func (fs *FS) handle(i *inode, flags Flags, created bool) *Handle {
+	i.mu.Lock()
+	h := &Handle{i: i, flags: flags, errs: i.errs}
+	version := i.attr.Version
+	i.mu.Unlock()
+	h.Keep = fs.cached(i.id, version) || created
+	return h
+}
+
+// Inode returns the number of the open file.
+func (h *Handle) Inode() ashlar.Inode { return h.i.id }
+
+// Attr returns the attributes as far as they are known here.
+func (h *Handle) Attr() ashlar.Attr { return h.i.view() }
+
+// Object returns where the data is.
+func (h *Handle) Object() wire.Object {
+	h.i.mu.Lock()
+	defer h.i.mu.Unlock()
+	return h.i.ref.Object
+}
+
+// ReadAt fills p from off and returns how much there was: less than len(p)
+// only at the end of the file.
+func (h *Handle) ReadAt(ctx context.Context, p []byte, off uint64) (int, error) {
+	if h.flags&Read == 0 {
+		return 0, ashlar.E("read", ashlar.Invalid, "", errors.New("not open for reading"))
+	}
+	return h.i.read(ctx, p, off)
+}
+
+// WriteAt writes p at off. It returns when the data is buffered, or with
+// Through when it is in the object.
+func (h *Handle) WriteAt(ctx context.Context, p []byte, off uint64) error {
+	if err := h.writable(off, len(p)); err != nil || len(p) == 0 {
+		return err
+	}
+	return h.write(ctx, p, off)
+}
+
+func (h *Handle) writable(off uint64, n int) error {
+	if h.flags&Write == 0 {
+		return ashlar.E("write", ashlar.Invalid, "", errors.New("not open for writing"))
+	}
+	if off > ashlar.FileSizeMax || uint64(n) > ashlar.FileSizeMax-off {
+		return ashlar.E("write", ashlar.TooBig, "", fmt.Errorf("a file has at most %d bytes", uint64(ashlar.FileSizeMax)))
+	}
+	return nil
+}
+
+func (h *Handle) write(ctx context.Context, p []byte, off uint64) error {
+	i := h.i
+	i.mu.Lock()
+	errs := i.errs
+	i.mu.Unlock()
+	i.io.RLock()
+	defer i.io.RUnlock()
+	for len(p) > 0 {
+		n := min(len(p), int(PieceSize-off%PieceSize))
+		if err := i.buffer(ctx, p[:n], off); err != nil {
+			return err
+		}
+		p, off = p[n:], off+uint64(n)
+	}
+	if h.flags&Through == 0 {
+		return nil
+	}
+	if err := i.flush(ctx, false); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.errs != errs {
+		return i.err
+	}
+	return nil
+}
+
+// Append writes p at the end of the file, which the leader gives out: no two
+// appenders get the same place. It returns where p went.
+func (h *Handle) Append(ctx context.Context, p []byte) (uint64, error) {
+	if err := h.writable(0, len(p)); err != nil {
+		return 0, err
+	}
+	i := h.i
+	i.mu.Lock()
+	end := i.localEnd
+	i.mu.Unlock()
+	if len(p) == 0 {
+		return end, nil
+	}
+	m := &wire.Reserve{Inode: i.id, Size: end, Len: uint32(len(p))}
+	var r wire.ReserveReply
+	if err := i.fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, m, &r); err != nil {
+		return 0, err
+	}
+	i.merge(&r.Entry, true)
+	return r.Off, h.write(ctx, p, r.Off)
+}
+
+// IsAppend tells whether the handle was opened with Append.
+func (h *Handle) IsAppend() bool { return h.flags&Append != 0 }
+
+// Sync puts all acknowledged data of the file on stable storage, and its size
+// and mtime; with dataOnly an mtime alone is left out.
+func (h *Handle) Sync(ctx context.Context, dataOnly bool) error {
+	err := h.i.sync(ctx, dataOnly)
+	if kept := h.report(); kept != nil {
+		return kept
+	}
+	return err
+}
+
+// Flush is close-to-open's half of closing: all data is in the object and
+// committed when it returns. Errors of earlier writes are reported here, once.
+func (h *Handle) Flush(ctx context.Context) error {
+	if h.flags&Write == 0 {
+		return nil
+	}
+	err := h.i.flush(ctx, false)
+	if err == nil {
+		err = h.i.commit(ctx)
+	}
+	if kept := h.report(); kept != nil {
+		return kept
+	}
+	return err
+}
+
+// report returns the last error of the inode that this handle has not told.
+func (h *Handle) report() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.i.mu.Lock()
+	defer h.i.mu.Unlock()
+	if h.errs == h.i.errs {
+		return nil
+	}
+	h.errs = h.i.errs
+	return h.i.err
+}
+
+// Truncate changes the size of the file.
+func (h *Handle) Truncate(ctx context.Context, size uint64) error {
+	if err := h.writable(size, 0); err != nil {
+		return err
+	}
+	_, err := h.i.fs.SetAttr(ctx, ashlar.Cred{Checked: true}, &wire.SetAttr{Inode: h.i.id, Valid: wire.SetSize, Size: size})
+	return err
+}
+
+// Close flushes and gives the handle up, also when it reports an error.
+func (h *Handle) Close(ctx context.Context) error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return ashlar.E("close", ashlar.Invalid, "", errors.New("closed already"))
+	}
+	h.closed = true
+	h.mu.Unlock()
+	err := h.Flush(ctx)
+	h.i.letGo(h.flags&Write != 0)
+	return err
+}

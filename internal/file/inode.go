@@ -1,0 +1,235 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// inode is what all handles of an open file share.
+//
+// Local invariants, with mu held: extents do not overlap; runs that overlap
+// are started in the order they were made; dirty.bytes plus the bytes of
+// unfinished runs have been acquired from room and FS.dirty.
+type inode struct {
+	fs   *FS
+	id   ashlar.Inode
+	room *semaphore.Weighted // FileDirtyMax
+
+	opens  int // guarded by FS.mu
+	writes int // handles open for writing; guarded by FS.mu
+
+	io       sync.RWMutex // shared by writers, held by truncation
+	commitMu sync.Mutex
+
+	mu    sync.Mutex
+	valid bool // attr and ref have been set
+	attr  ashlar.Attr
+	ref   *Ref // replaced, never modified
+
+	// What was written here and not committed: localEnd is the end of the
+	// furthest write, mtime the time of the last; writeSeq counts writes.
+	changed  bool
+	localEnd uint64
+	mtime    int64
+	writeSeq uint64
+
+	dirty  extents
+	runs   map[uint64][]*run // unfinished, by piece, oldest first
+	queue  []*run            // ready to start
+	flying int
+	made   uint64 // runs made so far
+	left   int    // unfinished runs
+	lost   uint64 // runs up to this one are not sent: their session is gone
+	waits  []*wait
+	aging  bool   // the flush timer is set
+	plain  uint64 // plain runs finished so far
+	synced uint64 // value of plain that a Sync has covered
+	whole  bool   // a Sync covered everything at some time, and no other client changed the file since
+	errs   uint64 // failures so far
+	err    error  // the last
+}
+
+// hold returns the state of an inode with one more open, so that it is not
+// released. The caller opens it at the leader, then calls entered or drop.
+func (fs *FS) hold(ctx context.Context, ino ashlar.Inode, write bool) (*inode, error) {
+	for {
+		fs.mu.Lock()
+		gone := fs.releasing[ino]
+		if gone == nil {
+			break
+		}
+		fs.mu.Unlock() // a release on its way must not overtake the open
+		select {
+		case <-gone:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer fs.mu.Unlock()
+	i := fs.inodes[ino]
+	if i == nil {
+		i = &inode{fs: fs, id: ino, room: semaphore.NewWeighted(FileDirtyMax), runs: map[uint64][]*run{}}
+		fs.inodes[ino] = i
+		for k, r := range fs.releases {
+			if r == ino {
+				fs.releases = append(fs.releases[:k], fs.releases[k+1:]...)
+				break
+			}
+		}
+	}
+	i.opens++
+	if write {
+		i.writes++
+	}
+	return i, nil
+}
+
+// letGo undoes hold. The last one schedules the release.
+func (i *inode) letGo(write bool) {
+	fs := i.fs
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	i.opens--
+	if write {
+		i.writes--
+	}
+	if i.opens > 0 || fs.inodes[i.id] != i {
+		return
+	}
+	delete(fs.inodes, i.id)
+	fs.releases = append(fs.releases, i.id)
+	fs.scheduleRelease()
+}
+
+// merge takes in what the leader says of the inode. Answers may arrive out of
+// order: an older one is ignored. own says that the answer is to a change of
+// data, size or mtime made here. mu must not be held.
+func (i *inode) merge(e *wire.Entry, own bool) {
+	i.mu.Lock()
+	old := i.attr.Version
+	newer := !i.valid || e.Attr.Version > old || e.Attr.Version == old && e.Attr.Ctime >= i.attr.Ctime
+	if newer {
+		if i.valid && e.Attr.Version > old && !(own && e.Attr.Version == old+1) {
+			i.whole = false
+		}
+		i.attr, i.valid = e.Attr, true
+		i.setObject(&e.Object)
+	}
+	i.mu.Unlock()
+	if newer {
+		i.fs.saw(i.id, e.Attr.Version, own)
+	}
+}
+
+// setObject replaces ref unless o is older. mu must be held.
+func (i *inode) setObject(o *wire.Object) {
+	if r := i.ref; r != nil && r.Layer == o.Layer {
+		if o.Gen < r.Gen || o.Gen == r.Gen && (o.Layout.Limit == r.Layout.Limit || coverage(o) < coverage(&r.Object)) {
+			return
+		}
+	}
+	i.ref = &Ref{Object: *o, Owner: i.id}
+}
+
+// coverage is how many chunks an object's layout covers.
+func coverage(o *wire.Object) uint64 {
+	switch {
+	case len(o.Layout.Segments) == 0:
+		return 0
+	case o.Layout.Limit == 0:
+		return 1 << 32
+	}
+	return uint64(o.Layout.Limit)
+}
+
+// view is the attributes with what was done here and not committed.
+func (i *inode) view() ashlar.Attr {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	a := i.attr
+	if i.changed {
+		if i.localEnd > a.Size {
+			a.Blocks += (i.localEnd - a.Size + 511) / 512
+			a.Size = i.localEnd
+		}
+		a.Mtime, a.Ctime = i.mtime, max(a.Ctime, i.mtime)
+	}
+	return a
+}
+
+// size is the file's size as seen here. mu must be held.
+func (i *inode) size() uint64 {
+	if i.changed {
+		return max(i.attr.Size, i.localEnd)
+	}
+	return i.attr.Size
+}
+
+// fail records an error for every open handle. mu must be held.
+func (i *inode) fail(err error) {
+	i.errs++
+	i.err = err
+}
+
+// refresh asks the leader for the inode's present state.
+func (i *inode) refresh(ctx context.Context) error {
+	var e wire.Entry
+	if err := i.fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.GetAttr{Inode: i.id}, &e); err != nil {
+		return err
+	}
+	i.merge(&e, false)
+	return nil
+}
+
+// withObject calls f with the inode's object, again when it turns out to be of
+// another generation (I-10) or too small for [off, off+n), until ctx ends.
+func (i *inode) withObject(ctx context.Context, off, n uint64, grow bool, f func(*Ref) error) error {
+	for pause := pauseMin; ; {
+		i.mu.Lock()
+		ref := i.ref
+		i.mu.Unlock()
+		err := f(ref)
+		switch {
+		case errors.Is(err, ashlar.WrongGeneration):
+			err = i.refresh(ctx)
+		case errors.Is(err, ashlar.ErrBeyondLayout) && grow:
+			err = i.grow(ctx, ref, off, n)
+		default:
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		i.mu.Lock()
+		same := i.ref == ref
+		i.mu.Unlock()
+		if same { // a cut is under way: its outcome is not known to the leader yet
+			if err := i.fs.sleep(ctx, &pause); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// grow asks for a layout that covers [off, off+n).
+func (i *inode) grow(ctx context.Context, ref *Ref, off, n uint64) error {
+	var chunk uint32
+	if l := &ref.Layout; l.ChunkSize > 0 {
+		chunk = max(uint32((off+max(n, 1)-1)/uint64(l.ChunkSize)), l.Limit)
+	}
+	var e wire.Entry
+	err := i.fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.Grow{Inode: i.id, Layer: ref.Layer, Chunk: chunk}, &e)
+	if errors.Is(err, ashlar.WrongGeneration) {
+		return i.refresh(ctx)
+	}
+	if err == nil {
+		i.merge(&e, false)
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+package file
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// scheduleRelease sends what waits in releases soon. mu must be held.
+func (fs *FS) scheduleRelease() {
+	if fs.timer {
+		return
+	}
+	fs.timer = true
+	fs.work.Add(1)
+	delay := ReleaseDelay
+	if len(fs.releases) >= ReleaseBatch {
+		delay = 0
+	}
+	fs.o.Clock.AfterFunc(delay, func() {
+		defer fs.work.Done()
+		fs.sendReleases(fs.base)
+	})
+}
+
+// sendReleases tells the leader which files are closed. A failure is left: the
+// session's end, or its hello to the next leader, says the same.
+func (fs *FS) sendReleases(ctx context.Context) {
+	fs.mu.Lock()
+	fs.timer = false
+	batch := fs.releases
+	fs.releases = nil
+	done := make(chan struct{})
+	for _, ino := range batch {
+		fs.releasing[ino] = done
+	}
+	fs.mu.Unlock()
+	for rest := batch; len(rest) > 0; {
+		n := min(len(rest), wire.ReleaseMax)
+		if err := fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.Release{Inodes: rest[:n]}, nil); err != nil {
+			break
+		}
+		rest = rest[n:]
+	}
+	fs.mu.Lock()
+	for _, ino := range batch {
+		delete(fs.releasing, ino)
+	}
+	fs.mu.Unlock()
+	close(done)
+}
+
+// errSessionLost is reported by files whose unwritten data went with the
+// session.
+var errSessionLost = ashlar.E("write", ashlar.IO, "", errors.New("the session was lost before buffered data was written"))
+
+// SessionLost is called when the session is gone and another takes its place
+// (I-7): data not yet written is dropped and reported as an error by the files
+// it belonged to, caches are dropped, and what is open is opened again.
+func (fs *FS) SessionLost() {
+	for _, i := range fs.open() {
+		i.lose()
+	}
+	fs.mu.Lock()
+	known := make([]ashlar.Inode, 0, len(fs.versions))
+	for ino := range fs.versions {
+		known = append(known, ino)
+	}
+	clear(fs.versions)
+	fs.mu.Unlock()
+	fs.work.Add(1)
+	go func() {
+		defer fs.work.Done()
+		ctx, cancel := fs.background()
+		defer cancel()
+		for _, i := range fs.open() {
+			i.reopen(ctx)
+		}
+		if fs.o.Changed != nil {
+			for _, ino := range known {
+				fs.o.Changed(ino)
+			}
+		}
+	}()
+}
+
+// lose drops what is not written.
+func (i *inode) lose() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.changed && i.left == 0 && i.dirty.bytes == 0 {
+		return
+	}
+	i.sealAll(false)
+	i.lost = i.made // those in flight fail by themselves
+	i.start()
+	i.fail(errSessionLost)
+	i.changed, i.localEnd = false, 0
+}
+
+// reopen registers the file under the new session.
+func (i *inode) reopen(ctx context.Context) {
+	fs := i.fs
+	fs.mu.Lock()
+	held, write := fs.inodes[i.id] == i, i.writes > 0
+	fs.mu.Unlock()
+	if !held {
+		return
+	}
+	var e wire.Entry
+	err := fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.Open{Inode: i.id, Write: write}, &e)
+	if err != nil {
+		fs.o.Logger.Error("file lost with the session", "inode", i.id, "err", err)
+		return
+	}
+	i.merge(&e, false)
+}

@@ -1,0 +1,136 @@
+package file
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// commit reports size and mtime to the leader if data was written since the
+// last time. All of that data must be in the object.
+func (i *inode) commit(ctx context.Context) error {
+	i.commitMu.Lock()
+	defer i.commitMu.Unlock()
+	for pause := pauseMin; ; {
+		i.mu.Lock()
+		if !i.changed {
+			i.mu.Unlock()
+			return nil
+		}
+		seq := i.writeSeq
+		m := &wire.Commit{Inode: i.id, Layer: i.ref.Layer, Gen: i.ref.Gen, Size: i.localEnd, Mtime: i.mtime}
+		i.mu.Unlock()
+		var e wire.Entry
+		err := i.fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, m, &e)
+		if errors.Is(err, ashlar.WrongGeneration) {
+			if err := i.refresh(ctx); err != nil {
+				return err
+			}
+			if err := i.fs.sleep(ctx, &pause); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		i.merge(&e, true)
+		i.mu.Lock()
+		if i.writeSeq == seq {
+			i.changed, i.localEnd = false, 0
+		}
+		i.mu.Unlock()
+		return nil
+	}
+}
+
+// sync puts all data acknowledged before, and the size, on stable storage on
+// every in-sync member; without dataOnly mtime too.
+func (i *inode) sync(ctx context.Context, dataOnly bool) error {
+	i.mu.Lock()
+	// A few small writes go straight to stable storage, if that is all there is.
+	direct := i.whole && i.synced == i.plain && i.dirty.m.Len() <= syncRunsMax
+	if direct {
+		i.dirty.m.Scan(func(_ uint64, e *extent) bool {
+			direct = len(e.data) <= syncRunMax
+			return direct
+		})
+	}
+	errs := i.errs
+	i.mu.Unlock()
+	if err := i.flush(ctx, direct); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	if i.errs != errs {
+		err := i.err
+		i.mu.Unlock()
+		return err // what was lost needs no syncing; the handles report it
+	}
+	plain, size := i.plain, i.size()
+	needSync := !i.whole || i.synced != plain
+	needCommit := i.changed && (!dataOnly || i.localEnd > i.attr.Size)
+	i.mu.Unlock()
+	var g errgroup.Group
+	if needSync {
+		g.Go(func() error { return i.syncObject(ctx, size, plain) })
+	}
+	if needCommit {
+		g.Go(func() error { return i.commit(ctx) })
+	}
+	return g.Wait()
+}
+
+// syncObject syncs all groups of the object and notes that plain runs are
+// covered.
+func (i *inode) syncObject(ctx context.Context, size, plain uint64) error {
+	i.mu.Lock()
+	version := i.attr.Version
+	i.mu.Unlock()
+	if size > 0 {
+		err := i.withObject(ctx, 0, 0, false, func(ref *Ref) error {
+			return i.fs.o.Data.Sync(ctx, ref, size)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	i.mu.Lock()
+	i.synced = max(i.synced, plain)
+	if i.attr.Version-version <= 1 { // nobody else's change came in meanwhile
+		i.whole = true
+	}
+	i.mu.Unlock()
+	return nil
+}
+
+// truncate changes the size through set, which does it at the leader. Dirty
+// data beyond it is dropped, and nothing is in flight meanwhile.
+func (i *inode) truncate(ctx context.Context, size uint64, set func() (*wire.Entry, error)) error {
+	i.io.Lock()
+	defer i.io.Unlock()
+	dropped := i.discard(size)
+	if err := i.flush(ctx, false); err != nil {
+		return err
+	}
+	i.commitMu.Lock()
+	defer i.commitMu.Unlock()
+	e, err := set()
+	if err != nil {
+		if dropped {
+			i.mu.Lock()
+			i.fail(err)
+			i.mu.Unlock()
+		}
+		return err
+	}
+	i.merge(e, true)
+	i.mu.Lock()
+	i.changed, i.localEnd = false, 0
+	i.mu.Unlock()
+	return nil
+}
