@@ -75,16 +75,16 @@ const (
 
 // Kinds in a volume's partition.
 const (
-	KindUsage     Kind = 0x40 // inodes and bytes of a volume
-	KindInode     Kind = 0x41
-	KindDentry    Kind = 0x42 // directory, name -> inode, type, cookie
-	KindCookie    Kind = 0x43 // directory, cookie -> inode, type, name
-	KindLink      Kind = 0x44 // inode, directory, cookie: names beyond the first
-	KindXattr     Kind = 0x45 // inode, name -> value
-	KindOrphan    Kind = 0x46 // inode without a name that somebody has open
-	KindDeletion  Kind = 0x47 // layer -> groups that still hold chunks of it
-	KindCut       Kind = 0x48 // layer -> cut that is under way (I-10)
-	KindReaping   Kind = 0x49 // directory of a deleted volume, to be emptied
+	KindUsage    Kind = 0x40 // inodes and bytes of a volume
+	KindInode    Kind = 0x41
+	KindDentry   Kind = 0x42 // directory, name -> inode, type, cookie
+	KindCookie   Kind = 0x43 // directory, cookie -> inode, type, name
+	KindLink     Kind = 0x44 // inode, directory, cookie: names beyond the first
+	KindXattr    Kind = 0x45 // inode, name -> value
+	KindOrphan   Kind = 0x46 // inode without a name that somebody has open
+	KindDeletion Kind = 0x47 // layer -> groups that still hold chunks of it
+	KindCut      Kind = 0x48 // layer -> cut that is under way (I-10)
+	KindReaping  Kind = 0x49 // directory of a deleted volume, to be emptied
 )
 
 // The counters. Each is the next id to give out.

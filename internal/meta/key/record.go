@@ -92,15 +92,18 @@ func StoreNumber[T ~uint32 | ~uint64](tx Tx, k []byte, n T) {
 func StoreMark(tx Tx, k []byte) { tx.Set(k, []byte{1}) }
 
 // Next gives out the next id of a counter, 1 first, and never the same again.
-func Next(tx Tx, p ashlar.Partition, which uint8) (uint64, error) {
+func Next(tx Tx, p ashlar.Partition, which uint8) (uint64, error) { return NextN(tx, p, which, 1) }
+
+// NextN gives out n consecutive ids and returns the first.
+func NextN(tx Tx, p ashlar.Partition, which uint8, n uint64) (uint64, error) {
 	k := Counter(p, which)
-	n, ok, err := LoadNumber(tx, k)
+	id, ok, err := LoadNumber(tx, k)
 	if err != nil {
 		return 0, err
 	}
 	if !ok {
-		n = 1
+		id = 1
 	}
-	StoreNumber(tx, k, n+1)
-	return n, nil
+	StoreNumber(tx, k, id+n)
+	return id, nil
 }
