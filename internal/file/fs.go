@@ -81,11 +81,18 @@ type FS struct {
 
 	mu        sync.Mutex
 	inodes    map[ashlar.Inode]*inode
-	versions  map[ashlar.Inode]uint64 // data version that caches above hold
-	releases  []ashlar.Inode          // closed, to be released
+	versions  map[ashlar.Inode]held // what caches above hold
+	releases  []ashlar.Inode        // closed, to be released
 	releasing map[ashlar.Inode]chan struct{}
 	timer     bool // a release is scheduled
 	work      sync.WaitGroup
+}
+
+// held is a version of a file's data that caches above hold. When it was
+// changed elsewhere they are told to drop it, and the next open says so again.
+type held struct {
+	version uint64
+	stale   bool
 }
 
 // New returns a view of a volume.
@@ -98,7 +105,7 @@ func New(o Options) *FS {
 	}
 	fs := &FS{
 		o: o, dirty: semaphore.NewWeighted(DirtyMax),
-		inodes: map[ashlar.Inode]*inode{}, versions: map[ashlar.Inode]uint64{},
+		inodes: map[ashlar.Inode]*inode{}, versions: map[ashlar.Inode]held{},
 		releasing: map[ashlar.Inode]chan struct{}{},
 	}
 	fs.base, fs.cancel = context.WithCancel(context.Background())
@@ -218,8 +225,8 @@ func (fs *FS) cached(ino ashlar.Inode, version uint64) bool {
 			break
 		}
 	}
-	fs.versions[ino] = version
-	return ok && old == version
+	fs.versions[ino] = held{version: version}
+	return ok && !old.stale && old.version == version
 }
 
 // saw compares a version from the leader with the cached one. own says that
@@ -227,12 +234,13 @@ func (fs *FS) cached(ino ashlar.Inode, version uint64) bool {
 func (fs *FS) saw(ino ashlar.Inode, version uint64, own bool) {
 	fs.mu.Lock()
 	old, ok := fs.versions[ino]
-	newer := ok && version > old
+	newer := ok && version > old.version
+	foreign := newer && !(own && version == old.version+1)
 	if newer {
-		fs.versions[ino] = version
+		fs.versions[ino] = held{version: version, stale: old.stale || foreign}
 	}
 	fs.mu.Unlock()
-	if newer && !(own && version == old+1) && fs.o.Changed != nil {
+	if foreign && fs.o.Changed != nil {
 		fs.o.Changed(ino)
 	}
 }
