@@ -23,6 +23,7 @@ type Client struct {
 	File    string           // where it came from, "" for a list of addresses
 	Cluster ashlar.ClusterID // zero matches any cluster that knows the secret
 	Masters []string         // host:port of each
+	Named   []Master         // the same with their names, if all have one
 	Secret  []byte
 	Volume  string // the default volume, "" for none
 }
@@ -120,6 +121,12 @@ func (f *clientFile) validate(src *source, secretFile string) (*Client, error) {
 			a.addf(src.at("masters"), "masters", `want host:port, such as "10.0.0.1:9500"`, "%v", err)
 		}
 		c.Masters = append(c.Masters, addr)
+		if n, err := ParseMaster(m); err == nil {
+			c.Named = append(c.Named, n)
+		}
+	}
+	if len(c.Named) < len(f.Masters) {
+		c.Named = nil
 	}
 	if len(f.Masters) == 0 {
 		a.addf(src.at("masters"), "masters", `want masters = ["10.0.0.1:9500"]`, "missing")

@@ -171,7 +171,7 @@ func TestWhatIsWrittenReadsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Client{File: cf, Cluster: c.Cluster, Masters: []string{"127.0.0.1:9501", "127.0.0.1:9502"}, Secret: c.Secret, Volume: "main"}
+	want := &Client{File: cf, Cluster: c.Cluster, Masters: []string{"127.0.0.1:9501", "127.0.0.1:9502"}, Named: c.Masters, Secret: c.Secret, Volume: "main"}
 	if diff := cmp.Diff(want, cl); diff != "" {
 		t.Error(diff)
 	}
