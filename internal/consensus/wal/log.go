@@ -197,6 +197,7 @@ func (w *frameWriter) flush() error {
 func (l *Log) rotate() error {
 	p := <-l.next
 	if p.err != nil {
+		l.next <- p // for Close
 		return p.err
 	}
 	sequence, prevEnd := uint64(1), uint64(0)
@@ -230,16 +231,16 @@ func (l *Log) rotate() error {
 		return l.o.FS.SyncDir(l.o.Dir)
 	}()
 	if err != nil {
-		return errors.Join(err, p.file.Close())
+		l.next <- p // for Close
+		return err
 	}
-	if l.file != nil {
-		if err := l.file.Close(); err != nil {
-			return err
-		}
-	}
+	old := l.file
 	l.file, l.end = p.file, int64(len(b))
 	l.segments = append(l.segments, segment{sequence: sequence, size: l.end})
 	l.prepareNext()
+	if old != nil {
+		return old.Close()
+	}
 	return nil
 }
 

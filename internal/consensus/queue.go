@@ -1,0 +1,36 @@
+package consensus
+
+import "sync"
+
+// queue hands items from many goroutines to one. It has no bound of its own:
+// each producer's is named where it puts.
+type queue[T any] struct {
+	mu    sync.Mutex
+	items []T
+	wake  chan struct{} // holds one token while there may be items
+}
+
+func newQueue[T any]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
+
+func (q *queue[T]) put(items ...T) {
+	if len(items) == 0 {
+		return
+	}
+	q.mu.Lock()
+	q.items = append(q.items, items...)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns everything queued and takes old, emptied, for the next.
+func (q *queue[T]) take(old []T) []T {
+	clear(old)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items = old[:0]
+	return items
+}
