@@ -174,23 +174,24 @@ func (c *Client) Close() {
 	for _, t := range targets {
 		for k := range classes {
 			for _, conn := range t.live(k) {
-				conn.close(errClientClosed)
+				conn.close(ErrClosed)
 			}
 		}
 	}
 	for _, sc := range locals {
-		sc.close(errClientClosed)
+		sc.close(ErrClosed)
 	}
 	c.tasks.Wait()
 }
 
-var errClientClosed = ashlar.E("call", ashlar.Canceled, "", errors.New("client is closed"))
+// ErrClosed is returned by a Client after Close. Its kind is Canceled.
+var ErrClosed = ashlar.E("call", ashlar.Canceled, "", errors.New("client is closed"))
 
 func (c *Client) target(addr string) (*target, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, errClientClosed
+		return nil, ErrClosed
 	}
 	t := c.targets[addr]
 	if t == nil {

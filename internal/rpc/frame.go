@@ -49,7 +49,7 @@ func (h *header) parse(b []byte) error {
 type frame struct {
 	head    []byte
 	payload []byte
-	lent    bool // payload was not nil at first
+	lent    bool       // payload was not nil at first
 	owner   frameOwner // told once, when the frame is written or dropped; may be nil
 	state   frameState
 	free    chan struct{} // made by detach: closed when payload is not used any more

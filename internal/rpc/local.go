@@ -73,7 +73,7 @@ func (c *Client) local(ctx context.Context, addr string, s *Server, k class) (*S
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return nil, errClientClosed
+		return nil, ErrClosed
 	}
 	if sc := c.locals[key]; sc != nil && sc.ctx.Err() == nil {
 		c.mu.Unlock()
@@ -108,7 +108,7 @@ func (c *Client) dropLocal(k localKey, sc *ServerConn) {
 		delete(c.locals, k)
 	}
 	c.mu.Unlock()
-	sc.close(errClientClosed)
+	sc.close(ErrClosed)
 }
 
 func (c *Client) attachLocal(ctx context.Context, k localKey, sc *ServerConn, hooks []Hook) error {

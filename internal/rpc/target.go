@@ -92,7 +92,7 @@ func (t *target) dial(k class, slot int) *dialing {
 	d := &dialing{done: make(chan struct{})}
 	c := t.client
 	if c.ctx.Err() != nil {
-		d.err = errClientClosed
+		d.err = ErrClosed
 		close(d.done)
 		return d
 	}
