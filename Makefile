@@ -1,0 +1,56 @@
+# Everything a contributor runs. CI runs the same targets.
+
+GO     ?= go
+BIN    := bin
+ASHLAR := $(BIN)/ashlar
+RUN    ?= run
+NODES  ?= 3
+FUZZ   ?= 10s
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: help build run test unit script e2e race lint bench fuzz deps check man clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## build bin/ashlar
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(ASHLAR) ./cmd/ashlar
+
+run: deps build ## start a three-node cluster under ./run, mounted at ./run/mnt
+	@echo "starting $(NODES) nodes under ./$(RUN); Ctrl-C stops them, data stays; try: make run, then ls $(RUN)/mnt"
+	exec $(ASHLAR) dev up --dir $(RUN) --nodes $(NODES) --mount $(RUN)/mnt
+
+test: deps ## run every test: unit, stories, end to end
+	scripts/test.sh
+
+unit script e2e: deps ## run one stage of the tests
+	scripts/test.sh $@
+
+race: ## run unit tests and stories under the race detector
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
+
+lint: ## run golangci-lint, installed into bin/ the first time
+	scripts/lint.sh
+
+bench: deps build ## measure a mounted volume against a plain local directory
+	scripts/bench.sh
+
+fuzz: ## run every fuzz target for FUZZ (default 10s) each
+	scripts/fuzz.sh $(FUZZ)
+
+deps: ## install what the tests need from the system
+	scripts/deps.sh
+
+check: ## what a change must pass before review: build, vet, house rules, formatting
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not formatted:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) build ./...
+	$(GO) vet ./...
+	$(GO) test ./test/tidy
+
+man: build ## write manual pages to docs/man
+	$(ASHLAR) man docs/man
+
+clean: ## remove what was built; ./run stays
+	rm -rf $(BIN) dist docs/man

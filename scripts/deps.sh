@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Installs what building, testing and mounting need from the system: fuse3
+# (fusermount3), and git and make where they are missing. It does nothing, at
+# once, when all of it is there.
+set -euo pipefail
+
+need=()
+command -v fusermount3 >/dev/null || need+=(fuse3)
+command -v git >/dev/null || need+=(git)
+command -v make >/dev/null || need+=(make)
+[ ${#need[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "deps: please install: ${need[*]}" >&2
+	exit 1
+fi
+sudo=""
+[ "$(id -u)" -eq 0 ] || sudo=sudo
+export DEBIAN_FRONTEND=noninteractive
+echo "deps: installing ${need[*]}"
+$sudo apt-get update -qq
+$sudo apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null

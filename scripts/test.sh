@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Runs the tests in stages, each within a budget of time: a stage that takes
+# longer fails, with the stacks of what was running.
+#
+#   scripts/test.sh                 every stage
+#   scripts/test.sh unit script e2e some of them
+#
+# unit    every package but the ones below
+# script  the stories: command lines against a cluster of real processes
+# e2e     files end to end: a mounted volume while nodes are killed
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+module=github.com/ashlarfs/ashlar
+failed=()
+
+# stage NAME BUDGET_SECONDS PACKAGES... runs go test and prints its own lines.
+stage() {
+	local name=$1 budget=$2
+	shift 2
+	echo "=== stage $name, at most ${budget}s"
+	local began=$SECONDS
+	if ! timeout --foreground -k 15 $((budget + 15)) \
+		go test -count=1 -timeout "${budget}s" "$@"; then
+		failed+=("$name")
+	fi
+	echo "=== stage $name took $((SECONDS - began))s"
+}
+
+run() {
+	case $1 in
+	unit)
+		stage unit 240 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/cmd/ashlar\$")
+		;;
+	script)
+		stage script 180 ./cmd/ashlar
+		;;
+	e2e)
+		ASHLAR_E2E=required stage e2e 180 -v ./test/e2e
+		;;
+	*)
+		echo "test.sh: no stage $1; there are unit, script and e2e" >&2
+		exit 2
+		;;
+	esac
+}
+
+[ $# -gt 0 ] || set -- unit script e2e
+
+echo "=== building"
+go build ./... && go vet ./... || exit 1
+for s in "$@"; do
+	run "$s"
+done
+if [ ${#failed[@]} -gt 0 ]; then
+	echo "FAILED: ${failed[*]}"
+	exit 1
+fi
+echo "all stages passed"
