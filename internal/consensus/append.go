@@ -64,6 +64,9 @@ func (n *Node) appendJobs(jobs []appendJob) error {
 	}
 	for _, j := range jobs {
 		if j.cut != nil {
+			if j.cut.Index <= n.wal.Begins() {
+				continue // a checkpoint was installed meanwhile
+			}
 			batch.Mark = j.cut
 			if err := flush(); err != nil {
 				return err

@@ -241,9 +241,36 @@ func (n *Node) failConfWaits() {
 	n.confWaits = nil
 }
 
+// transfer is an offer of leadership.
+type transfer struct {
+	to    uint64
+	ticks int // since it failed
+}
+
+// checkTransfer follows an offer at ticks. Raft withdraws it after an election
+// time-out. Until the heir is known to ignore it there is no lease, and if
+// that takes too long this member begins a new term, in which the offer is
+// void.
+func (n *Node) checkTransfer(offered uint64) {
+	t := &n.transfer
+	if t.to == 0 || offered != 0 {
+		return
+	}
+	if t.ticks++; t.ticks == 1 {
+		n.lease.withdrawn(n.cfg.Clock.Now())
+		n.wakeLeadWaits()
+	}
+	switch {
+	case !n.lease.blocked:
+		n.transfer = transfer{}
+	case t.ticks > n.cfg.ElectionTicks:
+		term := n.lead.Term + 1
+		_ = n.rn.Step(&raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), From: &t.to, To: &n.cfg.ID, Term: &term})
+	}
+}
+
 // TransferLeadership hands leadership to the voter that holds most of the log
-// and returns when another leads. The lease is given up first and does not
-// come back in this term, even if the transfer fails.
+// and returns when another leads. The lease is given up first.
 func (n *Node) TransferLeadership(ctx context.Context) error {
 	var started error
 	changed := make(chan struct{})
@@ -262,13 +289,16 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctxErr(ctx)
 		}
-		var led bool
+		var led, failed bool
 		changed = make(chan struct{})
 		if err := n.do(ctx, func() {
-			led = n.lead.Leader != 0 && !n.lead.Self
+			led, failed = n.lead.Leader != 0 && !n.lead.Self, n.lead.Self
 			n.leadWaits = append(n.leadWaits, changed)
 		}); err != nil || led {
 			return err
+		}
+		if failed {
+			return ashlar.E("hand leadership on", ashlar.Timeout, "", nil)
 		}
 	}
 }
@@ -287,7 +317,8 @@ func (n *Node) beginTransfer(changed chan struct{}) error {
 		return ashlar.E("hand leadership on", ashlar.Unreachable, "", errors.New("no other voter answers"))
 	}
 	n.leadWaits = append(n.leadWaits, changed)
-	n.lease.block()
+	n.lease.block(best)
+	n.transfer = transfer{to: best}
 	n.rn.TransferLeader(best)
 	return nil
 }

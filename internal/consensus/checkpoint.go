@@ -209,7 +209,7 @@ func (n *Node) ReceiveCheckpoint(ctx context.Context, from uint64, r io.Reader) 
 	defer n.receiveMu.Unlock()
 	n.receiveSeq++
 	dir := n.dir(path.Join(snapDir, fmt.Sprintf("recv-%d", n.receiveSeq)))
-	m, members, err := readCheckpoint(r, n.cfg.FS, dir, n.cfg.Cluster)
+	m, members, err := readCheckpoint(stoppable{n, r}, n.cfg.FS, dir, n.cfg.Cluster)
 	if err == nil && (m.from != from || m.to != n.cfg.ID) {
 		err = ashlar.E("receive checkpoint", ashlar.Invalid, "", fmt.Errorf("of %d for %d came from %d to %d", m.from, m.to, from, n.cfg.ID))
 	}
@@ -218,6 +218,19 @@ func (n *Node) ReceiveCheckpoint(ctx context.Context, from uint64, r io.Reader) 
 	}
 	rec := &received{dir: dir, index: m.index, term: m.term, members: members}
 	return n.do(ctx, func() { n.stepCheckpoint(rec, m) })
+}
+
+// stoppable ends a stream with the node.
+type stoppable struct {
+	n *Node
+	r io.Reader
+}
+
+func (s stoppable) Read(p []byte) (int, error) {
+	if s.n.ctx.Err() != nil {
+		return 0, ErrStopped
+	}
+	return s.r.Read(p)
 }
 
 // stepCheckpoint tells raft of a checkpoint; whether it takes it is seen in

@@ -10,6 +10,10 @@ import (
 // index, so that members a little behind need no checkpoint.
 const keepFraction = 4
 
+// logGrowthMax is how many times its threshold the log may grow while a
+// member still needs what would be cut.
+const logGrowthMax = 4
+
 // runCut is the cut goroutine: when the log has grown it makes the store
 // durable, and only below that is the log cut.
 func (n *Node) runCut() {
@@ -65,9 +69,9 @@ func (n *Node) cut() error {
 }
 
 // neededFrom lowers at so far that members who are catching up still find
-// what they need, unless the log has grown to twice its threshold.
+// what they need, unless the log has grown too large.
 func (n *Node) neededFrom(at, first uint64) uint64 {
-	if n.logSize.Load() > 2*n.cfg.SnapshotThresholdBytes {
+	if n.logSize.Load() > logGrowthMax*n.cfg.SnapshotThresholdBytes {
 		return at
 	}
 	n.mu.Lock()

@@ -21,7 +21,9 @@
 //
 //	Node.checkpointMu       one Flush or Checkpoint of the machine at a time
 //	Node.receiveMu          one checkpoint received at a time
-//	  proposals.mu, Node.mu, stamps.mu, queue.mu    leaves, never nested
+//	proposals.mu            the order of places is the order in the queue
+//	  queue.mu
+//	Node.mu, stamps.mu, readers.mu    leaves
 //
 // # What survives a crash
 //

@@ -20,13 +20,15 @@ type lease struct {
 
 	// The raft goroutine's.
 	acks    map[uint64]int64
-	blocked bool // for the rest of the term
+	blocked bool
+	heir    uint64 // whom leadership was offered to, while blocked
+	refused int64  // when the offer was withdrawn; 0 before
 }
 
 // begin starts a term as leader.
 func (l *lease) begin() {
 	l.until.Store(0)
-	l.acks, l.blocked = map[uint64]int64{}, false
+	l.acks, l.blocked, l.heir, l.refused = map[uint64]int64{}, false, 0, 0
 }
 
 // drop ends the lease; until the next begin there is none.
@@ -34,15 +36,23 @@ func (l *lease) drop() {
 	l.until.Store(0)
 }
 
-// block drops the lease for the rest of the term: a member was, or will be,
-// told to take over without waiting for it.
-func (l *lease) block() {
-	l.blocked = true
+// block drops the lease: heir is, or will be, told to take over without
+// waiting for it.
+func (l *lease) block(heir uint64) {
+	l.blocked, l.heir, l.refused = true, heir, 0
 	l.until.Store(0)
 }
 
+// withdrawn notes that the offer to the heir ended at now. The call to take
+// over may still be on its way; the heir ignores it once it has taken a later
+// message, and an answer to such a one ends the block.
+func (l *lease) withdrawn(now clock.Time) { l.refused = int64(now) }
+
 func (l *lease) answered(from uint64, stamp int64) {
 	l.acks[from] = max(l.acks[from], stamp)
+	if l.blocked && from == l.heir && l.refused != 0 && stamp > l.refused {
+		l.blocked = false
+	}
 }
 
 // count works the lease out anew from the answers.

@@ -20,9 +20,9 @@ import (
 //	  type       u8, as in raftpb.MessageType
 //	  flags      u8: 1 reject
 //	  term, log term, index, commit, reject hint
-//	  stamp      u64 little-endian: the leader's clock when it sent an append
-//	             or heartbeat, and the latest of these in the answer; the
-//	             leader's lease is counted from it
+//	  stamp      u64 little-endian: the leader's clock when it sent an append,
+//	             heartbeat or call to take over, and the latest taken of
+//	             these in the answer; the leader's lease is counted from it
 //	  context    length, bytes
 //	  entries    count; each: term, type u8, length, data. Their indexes
 //	             follow the message's index.

@@ -65,6 +65,7 @@ type Node struct {
 	fresh     bool // a new group's first start, until it has a leader
 	confWaits []confWait
 	leadWaits []chan struct{}
+	transfer  transfer
 	members   *membership
 	confIndex uint64 // of the last change proposed here
 	readSeq   uint64
@@ -271,6 +272,10 @@ func (n *Node) stepMessage(m message) {
 		if n.cfg.Clock.Now().Before(n.voteAfter) {
 			return
 		}
+	case raftpb.MsgTimeoutNow:
+		if n.stamps.get(m.GetFrom(), m.GetTerm()) > m.stamp {
+			return // withdrawn: the leader may count on its lease again
+		}
 	}
 	if err := n.rn.Step(m.Message); err != nil {
 		return // an answer of somebody who is not a member any more
@@ -308,6 +313,7 @@ func (n *Node) tick() {
 	case st.RaftState == raft.StateLeader:
 		n.quiet = 0
 		n.checkConfWaits()
+		n.checkTransfer(st.LeadTransferee)
 	case n.quiet >= n.patience, n.fresh && st.Lead == 0 && n.quiet%4 == 1 && n.firstVoter():
 		if n.quiet >= n.patience {
 			n.quiet = 0
@@ -383,6 +389,11 @@ func (n *Node) checkLeadership() {
 		n.confIndex = n.lastIndex // raft takes no change before it has applied this
 	}
 	n.applyq.put(applyJob{lead: &now})
+	n.transfer = transfer{}
+	n.wakeLeadWaits()
+}
+
+func (n *Node) wakeLeadWaits() {
 	for _, w := range n.leadWaits {
 		close(w)
 	}

@@ -63,7 +63,7 @@ func (n *Node) send(messages []*raftpb.Message) {
 
 func (n *Node) stamped(m *raftpb.Message) message {
 	switch m.GetType() {
-	case raftpb.MsgApp, raftpb.MsgHeartbeat:
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgTimeoutNow:
 		return message{m, int64(n.cfg.Clock.Now())}
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
 		return message{m, n.stamps.get(m.GetTo(), m.GetTerm())}

@@ -308,6 +308,14 @@ func (l *Log) Truncate() error {
 	return l.o.FS.SyncDir(l.o.Dir)
 }
 
+// Begins returns the index of the last mark: the log holds what is above.
+func (l *Log) Begins() uint64 {
+	if l.mark == nil {
+		return 0
+	}
+	return l.mark.Index
+}
+
 // Bytes returns the size of what is in the log's segments.
 func (l *Log) Bytes() int64 {
 	n := int64(0)
