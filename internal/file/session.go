@@ -21,7 +21,9 @@ func (fs *FS) scheduleRelease() {
 	}
 	fs.o.Clock.AfterFunc(delay, func() {
 		defer fs.work.Done()
-		fs.sendReleases(fs.base)
+		ctx, cancel := fs.background()
+		defer cancel()
+		fs.sendReleases(ctx)
 	})
 }
 

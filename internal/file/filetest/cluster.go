@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/wire"
@@ -96,6 +97,18 @@ type Client struct {
 	// Fault, if set, is asked before every data request ("read", "write",
 	// "sync") and operation; an error is returned in its place.
 	Fault func(op string) error
+	hang  atomic.Pointer[chan struct{}]
+}
+
+// Hang makes operations wait, as when no master answers, until the function
+// that it returns is called or their context ends.
+func (cl *Client) Hang() (resume func()) {
+	ch := make(chan struct{})
+	cl.hang.Store(&ch)
+	return func() {
+		cl.hang.Store(nil)
+		close(ch)
+	}
 }
 
 // Client opens a session.
@@ -113,6 +126,13 @@ func (c *Cluster) tick() int64 {
 func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Message) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if ch := cl.hang.Load(); ch != nil {
+		select {
+		case <-*ch:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	name := strings.TrimPrefix(typeName(body), "*wire.")
 	if cl.Fault != nil {

@@ -1,0 +1,173 @@
+package fusefs
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/file"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// openFile is a file open by the kernel.
+type openFile struct {
+	*file.Handle
+}
+
+// openFlags converts the flags of open(2). A file open for writing is also
+// read, for a partial page.
+func openFlags(flags uint32) file.Flags {
+	out := file.Read
+	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+		out |= file.Write
+	}
+	if flags&syscall.O_APPEND != 0 {
+		out |= file.Append
+	}
+	if flags&syscall.O_TRUNC != 0 {
+		out |= file.Truncate
+	}
+	if flags&syscall.O_DIRECT != 0 {
+		out |= file.Through
+	}
+	return out
+}
+
+// opened numbers a handle and tells the kernel how to treat it.
+func (f *filesystem) opened(h *file.Handle, flags uint32, out *fuse.OpenOut) {
+	f.note.settle(h.Inode())
+	out.Fh = f.files.add(&openFile{h})
+	if h.Keep {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
+	switch {
+	case flags&syscall.O_APPEND != 0 && flags&syscall.O_ACCMODE != syscall.O_RDONLY:
+		// Where an append goes is known only afterwards: the kernel must not
+		// put it into its cache where it thinks the end is.
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+	case flags&syscall.O_DIRECT != 0:
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	}
+	if flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH
+	}
+}
+
+// Open implements fuse.RawFileSystem.
+func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	ctx, cancel := f.context()
+	defer cancel()
+	h, err := f.fs.Open(ctx, cred(&in.InHeader), f.inode(in.NodeId), openFlags(in.Flags))
+	if err != nil {
+		return f.status("open", err)
+	}
+	f.opened(h, in.Flags, out)
+	return fuse.OK
+}
+
+// Create implements fuse.RawFileSystem.
+func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	ctx, cancel := f.context()
+	defer cancel()
+	h, _, err := f.fs.Create(ctx, cred(&in.InHeader), &wire.Make{
+		Parent: f.inode(in.NodeId), Name: name, Mode: uint16(in.Mode & ashlar.ModeMask),
+		Exclusive: in.Flags&syscall.O_EXCL != 0,
+	}, openFlags(in.Flags))
+	if err != nil {
+		return f.status("create", err)
+	}
+	f.opened(h, in.Flags, &out.OpenOut)
+	return f.entry("create", &out.EntryOut, h.Attr(), nil)
+}
+
+// Read implements fuse.RawFileSystem: into the buffer that the answer is sent
+// from.
+func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	h, ok := f.files.get(in.Fh)
+	if !ok {
+		return nil, fuse.EBADF
+	}
+	ctx, cancel := f.context()
+	defer cancel()
+	n, err := h.ReadAt(ctx, buf[:min(len(buf), int(in.Size))], in.Offset)
+	if err != nil {
+		return nil, f.status("read", err)
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// writeFromCache is set in WriteIn.WriteFlags when the data comes out of the
+// page cache (a shared mapping), not from write(2).
+const writeFromCache = 1 << 0
+
+// Write implements fuse.RawFileSystem.
+func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	h, ok := f.files.get(in.Fh)
+	if !ok {
+		return 0, fuse.EBADF
+	}
+	ctx, cancel := f.context()
+	defer cancel()
+	if err := f.write(ctx, h, in, data); err != nil {
+		return 0, f.status("write", err)
+	}
+	if in.Flags&syscall.O_DSYNC != 0 && in.WriteFlags&writeFromCache == 0 {
+		if err := h.Sync(ctx, in.Flags&syscall.O_SYNC != syscall.O_SYNC); err != nil {
+			return 0, f.status("write", err)
+		}
+	}
+	return uint32(len(data)), fuse.OK
+}
+
+func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, data []byte) error {
+	if in.Flags&syscall.O_APPEND == 0 || in.WriteFlags&writeFromCache != 0 {
+		return h.WriteAt(ctx, data, in.Offset)
+	}
+	off, err := h.Append(ctx, data)
+	if err == nil && off != in.Offset {
+		f.note.drop(h.Inode()) // others appended before: the kernel's idea of the end is old
+	}
+	return err
+}
+
+// Flush implements fuse.RawFileSystem: some descriptor was closed.
+func (f *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	h, ok := f.files.get(in.Fh)
+	if !ok {
+		return fuse.EBADF
+	}
+	ctx, cancel := f.context()
+	defer cancel()
+	return f.status("close", h.Flush(ctx))
+}
+
+// Fsync implements fuse.RawFileSystem.
+func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h, ok := f.files.get(in.Fh)
+	if !ok {
+		return fuse.EBADF
+	}
+	ctx, cancel := f.context()
+	defer cancel()
+	return f.status("fsync", h.Sync(ctx, in.FsyncFlags&1 != 0))
+}
+
+// Release implements fuse.RawFileSystem: the last descriptor was closed.
+func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	h, ok := f.files.remove(in.Fh)
+	if !ok {
+		return
+	}
+	ctx, cancel := f.context()
+	defer cancel()
+	if err := h.Close(ctx); err != nil {
+		f.o.Logger.Error("data lost at the last close", "inode", h.Inode(), "err", err)
+	}
+}
+
+// Fallocate implements fuse.RawFileSystem.
+func (f *filesystem) Fallocate(<-chan struct{}, *fuse.FallocateIn) fuse.Status {
+	return fuse.Status(syscall.EOPNOTSUPP)
+}
