@@ -32,6 +32,26 @@ type Config struct {
 	OnLost func()
 }
 
+// session is one session of a Conn. Its fields from generation on are guarded
+// by Conn.mu.
+type session struct {
+	id          ashlar.SessionID
+	incarnation ashlar.Incarnation
+	lost        chan struct{} // closed when the masters know it no more
+	operations  *Window
+
+	generation uint64 // of the last hello
+	helloAt    uint64 // number of the view it was said to, 0 for none
+	needHello  bool
+	doubted    bool       // renew now: an operation was refused
+	asked      clock.Time // when it last was for that reason
+}
+
+func newSession(id ashlar.SessionID, inc ashlar.Incarnation) *session {
+	lost := make(chan struct{})
+	return &session{id: id, incarnation: inc, lost: lost, operations: NewWindow(ashlar.SessionWindow, lost)}
+}
+
 // Conn is a client session with the masters.
 type Conn struct {
 	cfg    Config
@@ -253,7 +273,7 @@ func (c *Conn) try(ctx context.Context, v *view, d time.Duration, req, reply wir
 func (c *Conn) hello(ctx context.Context, v *view, s *session) error {
 	c.mu.Lock()
 	s.generation++
-	m := &wire.SessionHello{Session: s.id, Incarnation: s.incarnation, Generation: s.generation, Lowest: s.lowest}
+	m := &wire.SessionHello{Session: s.id, Incarnation: s.incarnation, Generation: s.generation, Lowest: s.operations.Lowest()}
 	c.mu.Unlock()
 	if c.cfg.Opens != nil {
 		m.Opens = c.cfg.Opens()
@@ -274,7 +294,7 @@ func (c *Conn) hello(ctx context.Context, v *view, s *session) error {
 // renew is one heartbeat.
 func (c *Conn) renew(ctx context.Context, v *view, s *session) error {
 	c.mu.Lock()
-	m := &wire.SessionRenew{Session: s.id, Incarnation: s.incarnation, Lowest: s.lowest}
+	m := &wire.SessionRenew{Session: s.id, Incarnation: s.incarnation, Lowest: s.operations.Lowest()}
 	c.mu.Unlock()
 	var reply wire.SessionRenewReply
 	sent := c.clock.Now()

@@ -177,7 +177,7 @@ func TestUnansweredOperationsAreBounded(t *testing.T) {
 	c := f.dial(t, nil)
 	s := c.now
 	for range ashlar.SessionWindow {
-		if _, err := c.begin(t.Context(), s); err != nil {
+		if _, err := s.operations.Begin(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -186,15 +186,15 @@ func TestUnansweredOperationsAreBounded(t *testing.T) {
 	if err := c.Do(ctx, ashlar.Cred{}, remove(), nil); !errors.Is(err, ashlar.Timeout) {
 		t.Errorf("%v", err)
 	}
-	c.settle(s, 2) // not the lowest: no room yet
+	s.operations.Settle(2) // not the lowest: no room yet
 	done := make(chan error, 1)
 	go func() { done <- c.Do(t.Context(), ashlar.Cred{}, remove(), nil) }()
-	c.settle(s, 1)
+	s.operations.Settle(1)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if s.lowest != 3 {
-		t.Errorf("lowest is %d", s.lowest)
+	if n := s.operations.Lowest(); n != 3 {
+		t.Errorf("lowest is %d", n)
 	}
 }
 

@@ -41,7 +41,7 @@ func (c *Conn) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Messag
 			continue
 		}
 		c.mu.Lock()
-		m.Session, m.Generation, m.Lowest, m.Seq = s.id, s.generation, s.lowest, o.seq
+		m.Session, m.Generation, m.Lowest, m.Seq = s.id, s.generation, s.operations.Lowest(), o.seq
 		c.mu.Unlock()
 		err = c.leader.attempt(ctx, v, m, reply)
 		if err == nil {
@@ -91,7 +91,7 @@ func (o *operation) number(ctx context.Context, s *session) (bool, error) {
 		}
 		o.settle()
 	}
-	seq, err := o.c.begin(ctx, s)
+	seq, err := s.operations.Begin(ctx)
 	if err != nil || seq == 0 {
 		return false, err
 	}
@@ -102,7 +102,7 @@ func (o *operation) number(ctx context.Context, s *session) (bool, error) {
 // settle ends the sequence that o has.
 func (o *operation) settle() {
 	if o.s != nil {
-		o.c.settle(o.s, o.seq)
+		o.s.operations.Settle(o.seq)
 		o.s, o.seq = nil, 0
 	}
 }

@@ -17,6 +17,7 @@
 //
 //	Conn.mu
 //	    Leader.mu
+//	    Window.mu
 //
 // Nothing here survives a crash: a process that starts again is a new
 // incarnation with a new session.
