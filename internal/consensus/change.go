@@ -63,8 +63,8 @@ func (n *Node) AddMember(ctx context.Context, m Member) error {
 	return n.Promote(ctx, m.ID)
 }
 
-// RemoveMember removes a voter or learner; its id can not come back. The
-// leader may remove itself and then no longer leads.
+// RemoveMember removes a voter or learner; its id must never be used again.
+// The leader may remove itself and then no longer leads.
 func (n *Node) RemoveMember(ctx context.Context, id uint64) error {
 	return n.changeMembers(ctx, func(now *membership) (*raftpb.ConfChangeV2, error) {
 		m, ok := now.find(id)

@@ -1,10 +1,13 @@
 package consensus
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 
 	"github.com/ashlarfs/ashlar/internal/consensus/wal"
 	"github.com/ashlarfs/ashlar/internal/vfs"
+	"github.com/ashlarfs/ashlar/internal/vfs/errfs"
 )
 
 // Cuts, kills, power losses and transfers at random, while one evaluator
@@ -261,6 +265,40 @@ func TestACrashInsideAnInstallationIsResolved(t *testing.T) {
 		g.agree(want, 1)
 		g.kill(1)
 	}
+}
+
+// An error of a sync is final: the member stops and the others go on.
+func TestAMemberWhoseLogCanNotSyncStops(t *testing.T) {
+	var broken atomic.Bool
+	g := newGroup(t, 3, func(c *Config) {
+		if c.ID == 2 {
+			c.FS = errfs.Wrap(c.FS, func(op errfs.Op) error {
+				if broken.Load() && op.Kind == errfs.Sync && strings.HasPrefix(op.Path, "/raft/log") {
+					return syscall.EIO
+				}
+				return nil
+			})
+		}
+	})
+	ok(t, g.put(g.leader(), "a"))
+	n := g.nodes[2]
+	broken.Store(true)
+	if lead := g.leader(); lead != 2 {
+		ok(t, g.put(lead, "b"))
+	} else if term, index, ready := n.NextIndex(); ready {
+		ok(t, n.Propose(term, index, []byte("b")))
+	}
+	<-n.Done()
+	if !errors.Is(n.Err(), syscall.EIO) {
+		t.Fatal(n.Err())
+	}
+	if n.LeaseValid() {
+		t.Fatal("it kept its lease")
+	}
+	ok(t, g.put(g.leader(2), "c"))
+	g.agree(len(g.machines[g.leader(2)].data()), 1, 3)
+	ok(t, n.Kill())
+	delete(g.nodes, 2)
 }
 
 func FuzzDecodePacket(f *testing.F) {

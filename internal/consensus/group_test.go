@@ -274,6 +274,8 @@ type group struct {
 	nodes    map[uint64]*Node
 	machines map[uint64]*machine
 	adjust   func(*Config)
+
+	adjustKill func(id uint64) // after a member is stopped
 }
 
 func newGroup(t testing.TB, size int, adjust func(*Config)) *group {
@@ -336,6 +338,9 @@ func (g *group) kill(id uint64) {
 		g.t.Errorf("member %d: %v", id, err)
 	}
 	delete(g.nodes, id)
+	if g.adjustKill != nil {
+		g.adjustKill(id)
+	}
 }
 
 // leader waits for a member that leads and may evaluate, other than those

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -314,6 +315,8 @@ func (n *Node) tick() {
 		n.quiet = 0
 		n.checkConfWaits()
 		n.checkTransfer(st.LeadTransferee)
+	case !slices.Contains(n.members.voters(), n.cfg.ID):
+		return // a learner, or not yet a member
 	case n.quiet >= n.patience, n.fresh && st.Lead == 0 && n.quiet%4 == 1 && n.firstVoter():
 		if n.quiet >= n.patience {
 			n.quiet = 0

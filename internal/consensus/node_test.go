@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/ashlarfs/ashlar"
 )
 
@@ -150,6 +152,67 @@ func TestMembersAreAddedAndRemovedOnline(t *testing.T) {
 	if err := g.nodes[1].RemoveMember(within(t), 9); !errors.Is(err, ashlar.NotExist) {
 		t.Fatal(err)
 	}
+}
+
+func TestALeaderThatRemovesItselfNoLongerLeads(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	old := g.leader()
+	ok(t, g.put(old, "a"))
+	ok(t, g.nodes[old].RemoveMember(within(t), old))
+	g.kill(old)
+	next := g.leader(old)
+	ok(t, g.put(next, "b"))
+	st, err := g.nodes[next].Status(within(t))
+	ok(t, err)
+	if len(st.Members) != 2 {
+		t.Fatalf("%+v", st.Members)
+	}
+}
+
+func TestASecondChangeOfMembersIsRefusedWhileOneIsUnderWay(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	lead := g.leader()
+	for id := uint64(1); id <= 3; id++ {
+		if id != lead {
+			g.net.isolate(id, true) // the first can not be committed
+		}
+	}
+	n := g.nodes[lead]
+	first := make(chan error, 1)
+	go func() { first <- n.RemoveMember(t.Context(), lead%3+1) }()
+	eventually(t, "the first is proposed", func() bool {
+		st, err := n.Status(within(t))
+		ok(t, err)
+		return st.Last > st.Applied
+	})
+	if err := n.RemoveMember(within(t), lead%3+1); !errors.Is(err, ashlar.Busy) && !errors.Is(err, ErrNotLeader) {
+		t.Fatal(err)
+	}
+}
+
+// A packet that is not what it says never reaches raft.
+func TestForeignPacketsAreRefused(t *testing.T) {
+	g := newGroup(t, 1, nil)
+	g.leader()
+	beat := message{&raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(uint64(9))}, 0}
+	good := encodePackets(2, 1, []message{beat})[0]
+	for name, c := range map[string]struct {
+		from   uint64
+		packet []byte
+	}{
+		"another sender":    {3, good},
+		"another recipient": {2, encodePackets(2, 7, []message{beat})[0]},
+		"itself":            {1, encodePackets(1, 1, []message{beat})[0]},
+		"cut short":         {2, good[:len(good)-1]},
+		"too long":          {2, append(append([]byte(nil), good...), 0)},
+		"a local message":   {2, encodePackets(2, 1, []message{{&raftpb.Message{Type: raftpb.MsgProp.Enum(), Term: new(uint64(9))}, 0}})[0]},
+		"a checkpoint":      {2, encodePackets(2, 1, []message{{&raftpb.Message{Type: raftpb.MsgSnap.Enum(), Term: new(uint64(9))}, 0}})[0]},
+	} {
+		if err := g.nodes[1].Receive(c.from, c.packet); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	ok(t, g.put(1, "a"))
 }
 
 func TestALearnerFollowsWithoutAVote(t *testing.T) {

@@ -3,6 +3,7 @@ package consensus
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -24,8 +25,9 @@ type proposals struct {
 	term    uint64
 	next    uint64
 	leading bool
-	open    bool // the entry that begins the term was applied
-	stalled bool // something was dropped and NextIndex was not asked since
+	open    bool        // the entry that begins the term was applied
+	isOpen  atomic.Bool // open, for those who ask often
+	stalled bool        // something was dropped and NextIndex was not asked since
 	sizes   []int
 	first   uint64 // index of sizes[0]
 	bytes   int
@@ -36,12 +38,14 @@ func (p *proposals) begin(term, next uint64) {
 	defer p.mu.Unlock()
 	p.term, p.next, p.leading, p.open, p.stalled = term, next, true, false, false
 	p.sizes, p.first, p.bytes = nil, next, 0
+	p.isOpen.Store(false)
 }
 
 func (p *proposals) lose() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leading, p.open = false, false
+	p.isOpen.Store(false)
 }
 
 // opened tells whether the term was one to open.
@@ -50,16 +54,13 @@ func (p *proposals) opened(term uint64) bool {
 	defer p.mu.Unlock()
 	if p.leading && p.term == term {
 		p.open = true
+		p.isOpen.Store(true)
 		return true
 	}
 	return false
 }
 
-func (p *proposals) ready() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.open
-}
+func (p *proposals) ready() bool { return p.isOpen.Load() }
 
 // dropped takes back the places from index on, if they are still term's.
 func (p *proposals) dropped(term, index uint64) {
