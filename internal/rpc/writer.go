@@ -239,7 +239,9 @@ func (w *writer) writeOut(bufs net.Buffers) bool {
 		batch[i] = nil
 		f.gone()
 	}
-	w.spare = batch[:0]
+	if len(batch) > 0 && &batch[0] != &w.one[0] { // the array of one is not the queue's to grow into
+		w.spare = batch[:0]
+	}
 	clear(w.iov[:cap(w.iov)])
 	if failure != nil {
 		w.fail(failure)
