@@ -52,12 +52,14 @@ type FindLeaderReply struct {
 	Masters     []MasterAddr
 }
 
-// MasterAddr is one member of the consensus group.
+// MasterAddr is one member of the consensus group. Started says that it has
+// taken part: if its data is lost, it can not come back under this id.
 type MasterAddr struct {
 	ID      ashlar.MemberID
 	Name    string
 	Addr    string
 	Learner bool
+	Started bool
 }
 
 func masterAddr(c *Codec, m *MasterAddr) {
@@ -65,6 +67,7 @@ func masterAddr(c *Codec, m *MasterAddr) {
 	Text(c, &m.Name, ashlar.NameMax)
 	Text(c, &m.Addr, textMax)
 	Bool(c, &m.Learner)
+	Bool(c, &m.Started)
 }
 
 // Kind implements Message.

@@ -1,0 +1,420 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/clock"
+	"github.com/ashlarfs/ashlar/internal/meta"
+	"github.com/ashlarfs/ashlar/internal/meta/session"
+	"github.com/ashlarfs/ashlar/internal/rpc"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// TicketTime is how long a ticket is good for; a fresh one is given when half
+// of it has passed. A fence stays listed as long (I-7).
+const TicketTime = time.Minute
+
+// clientSession is what the leader knows of a session beside its record.
+type clientSession struct {
+	id          ashlar.SessionID
+	name        string
+	incarnation ashlar.Incarnation
+	renewed     clock.Time
+	hello       bool // it has told this leader what it holds
+	generation  uint64
+	ticket      clock.Time // when the last was given, 0 for never
+	losing      bool       // it is lost, or about to be: nothing of it is taken
+	fence       uint64     // revision, once the loss is logged
+}
+
+// openTable is who has which file open: the leader's memory, told by opens and
+// hellos. While a session's hello is awaited it answers that everything is
+// open.
+type openTable struct {
+	mu      sync.Mutex
+	by      map[ashlar.SessionID]map[ashlar.Inode]struct{}
+	of      map[ashlar.Inode]map[ashlar.SessionID]struct{}
+	awaited map[ashlar.SessionID]bool
+}
+
+func (t *openTable) init() {
+	t.by = map[ashlar.SessionID]map[ashlar.Inode]struct{}{}
+	t.of = map[ashlar.Inode]map[ashlar.SessionID]struct{}{}
+	t.awaited = map[ashlar.SessionID]bool{}
+}
+
+// IsOpen implements meta.OpenTable.
+func (t *openTable) IsOpen(ino ashlar.Inode) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.awaited) > 0 || len(t.of[ino]) > 0
+}
+
+// OpenElsewhere implements meta.OpenTable.
+func (t *openTable) OpenElsewhere(ino ashlar.Inode, by ashlar.SessionID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.awaited) > 0 {
+		return true
+	}
+	n := len(t.of[ino])
+	if _, own := t.of[ino][by]; own {
+		n--
+	}
+	return n > 0
+}
+
+func (t *openTable) complete() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.awaited) == 0
+}
+
+func (t *openTable) await(s ashlar.SessionID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.awaited[s] = true
+}
+
+func (t *openTable) add(s ashlar.SessionID, ino ashlar.Inode) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.addLocked(s, ino)
+}
+
+func (t *openTable) addLocked(s ashlar.SessionID, ino ashlar.Inode) {
+	if t.by[s] == nil {
+		t.by[s] = map[ashlar.Inode]struct{}{}
+	}
+	if t.of[ino] == nil {
+		t.of[ino] = map[ashlar.SessionID]struct{}{}
+	}
+	t.by[s][ino] = struct{}{}
+	t.of[ino][s] = struct{}{}
+}
+
+// told is a session's hello: what it names is open, beside what it has opened
+// under this leader already.
+func (t *openTable) told(s ashlar.SessionID, inodes []ashlar.Inode) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, ino := range inodes {
+		t.addLocked(s, ino)
+	}
+	delete(t.awaited, s)
+}
+
+func (t *openTable) release(s ashlar.SessionID, inodes []ashlar.Inode) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, ino := range inodes {
+		t.releaseLocked(s, ino)
+	}
+}
+
+func (t *openTable) releaseLocked(s ashlar.SessionID, ino ashlar.Inode) {
+	delete(t.by[s], ino)
+	delete(t.of[ino], s)
+	if len(t.of[ino]) == 0 {
+		delete(t.of, ino)
+	}
+}
+
+// end forgets a session and all that it had open.
+func (t *openTable) end(s ashlar.SessionID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for ino := range t.by[s] {
+		t.releaseLocked(s, ino)
+	}
+	delete(t.by, s)
+	delete(t.awaited, s)
+}
+
+func (t *openTable) count(s ashlar.SessionID) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.by[s])
+}
+
+// loadSessions makes the table of a new leader: every live session counts as
+// renewed now, when leadership was confirmed (I-6).
+func (l *lead) loadSessions(tx meta.Tx) error {
+	now := l.m.clk.Now()
+	l.steady, l.ticked = now, now
+	all, err := session.List(tx)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		s := &all[i]
+		if s.Node != 0 || s.State == session.Closed || s.State == session.Fenced {
+			continue
+		}
+		cs := &clientSession{id: s.ID, name: s.Name, incarnation: s.Incarnation, renewed: now}
+		if s.State == session.Lost {
+			cs.losing, cs.fence = true, s.Fence
+		} else {
+			l.opens.await(s.ID)
+		}
+		l.sessions[s.ID] = cs
+	}
+	return l.loadServers(tx, now)
+}
+
+func noSession(id ashlar.SessionID) error {
+	return ashlar.E("session", ashlar.NoSession, "", nil)
+}
+
+// live returns a session that is not lost. sessMu must be held.
+func (l *lead) live(id ashlar.SessionID) (*clientSession, error) {
+	s := l.sessions[id]
+	if s == nil || s.losing {
+		return nil, noSession(id)
+	}
+	return s, nil
+}
+
+func (l *lead) sessionOpen(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+	q := r.Msg.(*wire.SessionOpen)
+	var made *session.Session
+	req := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
+		s, existed, err := session.Make(tx, env.Now, &session.Request{Name: q.Name, Incarnation: q.Incarnation, Nonce: q.Nonce})
+		if err != nil {
+			tx.rollback()
+			return nil, "", err
+		}
+		made = s
+		if existed {
+			return &wire.Empty{}, "", nil
+		}
+		return &wire.Empty{}, "session opened: " + q.Name, nil
+	})
+	// The evaluator adds it, so that its loss can not be decided before.
+	req.settled = func(wire.Message) {
+		l.sessMu.Lock()
+		defer l.sessMu.Unlock()
+		if l.sessions[made.ID] == nil {
+			l.sessions[made.ID] = &clientSession{
+				id: made.ID, name: made.Name, incarnation: made.Incarnation, renewed: l.m.clk.Now(), hello: true,
+			}
+		}
+	}
+	if _, err := l.do(ctx, req); err != nil {
+		return nil, err
+	}
+	if err := l.mayRenew(); err != nil {
+		return nil, err
+	}
+	l.sessMu.Lock()
+	defer l.sessMu.Unlock()
+	s, err := l.live(made.ID)
+	if err != nil {
+		return nil, err
+	}
+	s.renewed = l.m.clk.Now()
+	return &wire.SessionOpenReply{
+		Session: s.id, LeaseMs: ms(l.m.cfg.Lease), DeadMs: ms(l.m.cfg.Dead), RenewMs: ms(l.m.cfg.Renew),
+		Term: l.term, Cluster: l.m.cfg.Cluster, History: l.m.history(), Ticket: l.freshTicket(s),
+	}, nil
+}
+
+func ms(d time.Duration) uint32 { return uint32(d / time.Millisecond) }
+
+// mayRenew refuses to renew anybody's lease while the leader's own does not
+// hold (I-6).
+func (l *lead) mayRenew() error {
+	if !l.m.node.Load().LeaseValid() {
+		return ashlar.E("renew", ashlar.NotReady, "", errors.New("the leader's own lease is not confirmed"))
+	}
+	return nil
+}
+
+// freshTicket signs a ticket for a session. sessMu must be held.
+func (l *lead) freshTicket(s *clientSession) []byte {
+	s.ticket = l.m.clk.Now()
+	return rpc.SignTicket(l.m.cfg.Secret, &wire.Ticket{
+		Cluster: l.m.cfg.Cluster, History: l.m.history(), Session: s.id, Incarnation: s.incarnation,
+		Expires: l.opTime() + int64(TicketTime),
+	})
+}
+
+// renew renews a session's lease and makes the answer. sessMu must be held.
+func (l *lead) renew(s *clientSession) *wire.SessionRenewReply {
+	s.renewed = l.m.clk.Now()
+	reply := &wire.SessionRenewReply{LeaseMs: ms(l.m.cfg.Lease), Term: l.term, NeedHello: !s.hello}
+	if s.ticket == 0 || s.renewed.Sub(s.ticket) >= TicketTime/2 {
+		reply.Ticket = l.freshTicket(s)
+	}
+	return reply
+}
+
+func (l *lead) sessionRenew(_ context.Context, r *rpc.Request) (wire.Message, error) {
+	q := r.Msg.(*wire.SessionRenew)
+	l.sessMu.Lock()
+	defer l.sessMu.Unlock()
+	s, err := l.live(q.Session)
+	if err != nil {
+		return nil, err
+	}
+	if s.incarnation != q.Incarnation {
+		return nil, noSession(q.Session)
+	}
+	if err := l.mayRenew(); err != nil {
+		return nil, err
+	}
+	return l.renew(s), nil
+}
+
+func (l *lead) sessionHello(_ context.Context, r *rpc.Request) (wire.Message, error) {
+	q := r.Msg.(*wire.SessionHello)
+	l.sessMu.Lock()
+	defer l.sessMu.Unlock()
+	s, err := l.live(q.Session)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.incarnation != q.Incarnation:
+		return nil, noSession(q.Session)
+	case q.Generation < s.generation:
+		return nil, ashlar.E("session hello", ashlar.Stale, "", errors.New("a newer connection has said hello"))
+	}
+	if err := l.mayRenew(); err != nil {
+		return nil, err
+	}
+	s.generation, s.hello = q.Generation, true
+	l.opens.told(s.id, q.Opens)
+	l.kickBackground()
+	return l.renew(s), nil
+}
+
+func (l *lead) sessionClose(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+	q := r.Msg.(*wire.SessionClose)
+	err := l.change(ctx, func(tx meta.Tx, _ int64) (string, error) {
+		return "session closed", session.Close(tx, q.Session)
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.forgetSession(q.Session)
+	return &wire.Empty{}, nil
+}
+
+func (l *lead) forgetSession(id ashlar.SessionID) {
+	l.sessMu.Lock()
+	delete(l.sessions, id)
+	l.sessMu.Unlock()
+	l.opens.end(id)
+	l.kickBackground()
+}
+
+// loseSilent declares sessions lost that have not renewed for the dead
+// threshold, and logs it with their fences (I-7).
+func (l *lead) loseSilent() {
+	now := l.m.clk.Now()
+	var lost []ashlar.SessionID
+	l.sessMu.Lock()
+	for id, s := range l.sessions {
+		if !s.losing && now.Sub(later(s.renewed, l.steady)) > l.m.cfg.Dead {
+			s.losing = true
+			l.m.log.Warn("session lost", "session", uint64(id), "name", s.name)
+		}
+		if s.losing && s.fence == 0 {
+			lost = append(lost, id)
+		}
+	}
+	l.sessMu.Unlock()
+	if len(lost) == 0 {
+		return
+	}
+	revisions := make([]uint64, len(lost))
+	err := l.change(l.ctx, func(tx meta.Tx, now int64) (string, error) {
+		for i, id := range lost {
+			rev, err := session.Lose(tx, id, now+int64(TicketTime))
+			if err != nil {
+				return "", err
+			}
+			revisions[i] = rev
+		}
+		return "sessions lost", nil
+	})
+	if err != nil {
+		l.m.log.Warn("losing sessions", "err", err)
+		return
+	}
+	for i, id := range lost {
+		if revisions[i] == 0 { // it was closed meanwhile
+			l.forgetSession(id)
+			continue
+		}
+		l.sessMu.Lock()
+		if s := l.sessions[id]; s != nil {
+			s.fence = revisions[i]
+		}
+		l.sessMu.Unlock()
+	}
+}
+
+func later(a, b clock.Time) clock.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// finishFences releases what lost sessions held, once every chunkserver has
+// acknowledged the fence or was outlived (I-7).
+func (l *lead) finishFences() {
+	v, err := l.current()
+	if err != nil {
+		return
+	}
+	var done []ashlar.SessionID
+	l.sessMu.Lock()
+	acked := ^uint64(0)
+	for id, n := range v.Nodes {
+		if !n.Up {
+			continue
+		}
+		if s := l.servers[id]; s == nil {
+			acked = 0
+		} else {
+			acked = min(acked, s.fenced)
+		}
+	}
+	for id, s := range l.sessions {
+		if s.fence != 0 && s.fence <= acked {
+			done = append(done, id)
+		}
+	}
+	l.sessMu.Unlock()
+	for _, id := range done {
+		err := l.change(l.ctx, func(tx meta.Tx, _ int64) (string, error) {
+			return "session fenced", session.FenceDone(tx, id)
+		})
+		if err != nil {
+			l.m.log.Warn("fence", "err", err)
+			return
+		}
+		l.m.log.Info("session fenced", "session", uint64(id))
+		l.forgetSession(id)
+	}
+}
+
+// sweep removes sessions that have ended.
+func (l *lead) sweep() {
+	const limit = 512
+	for more := true; more && l.ctx.Err() == nil; {
+		err := l.change(l.ctx, func(tx meta.Tx, now int64) (note string, err error) {
+			more, err = session.Sweep(tx, now, limit)
+			return "sessions swept", err
+		})
+		if err != nil {
+			return
+		}
+	}
+}

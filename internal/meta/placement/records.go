@@ -1,0 +1,141 @@
+package placement
+
+import (
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/meta/key"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// The records; each begins with its version and holds the fields that its
+// Fields method codes, in that order. docs/format/metadata.md repeats them.
+const recordV1 = 1
+
+const (
+	textMax  = 4096
+	seatsMax = 2 * ashlar.ReplicasMax
+)
+
+// Pool is a class of storage: which disks, how many copies, how far apart.
+type Pool struct {
+	ID       uint32
+	Name     string
+	Replicas uint8
+	WriteMin uint8
+	Domain   ashlar.Domain
+	Labels   []string // every one must be on a disk for it to be used
+}
+
+// Fields implements key.Record.
+func (p *Pool) Fields(c *wire.Codec) {
+	key.Version(c, recordV1)
+	wire.U32(c, &p.ID)
+	wire.Text(c, &p.Name, ashlar.NameMax)
+	wire.U8(c, &p.Replicas)
+	wire.U8(c, &p.WriteMin)
+	wire.U8(c, &p.Domain)
+	codeLabels(c, &p.Labels)
+}
+
+func codeLabels(c *wire.Codec, l *[]string) {
+	wire.List(c, l, wire.LabelsMax, func(c *wire.Codec, s *string) { wire.Text(c, s, textMax) })
+}
+
+// Node is a chunkserver. Up says that Incarnation holds a session; it turns
+// false only when the lease of that incarnation is surely over (I-6).
+type Node struct {
+	ID          ashlar.NodeID
+	Name        string
+	UUID        wire.UUID
+	Addr        string
+	Rack        string
+	Incarnation ashlar.Incarnation
+	Session     ashlar.SessionID
+	Up          bool
+	Since       int64 // when Up last changed
+	Drain       bool
+}
+
+// Fields implements key.Record.
+func (n *Node) Fields(c *wire.Codec) {
+	key.Version(c, recordV1)
+	wire.U32(c, &n.ID)
+	wire.Text(c, &n.Name, ashlar.NameMax)
+	wire.Fixed(c, n.UUID[:])
+	wire.Text(c, &n.Addr, textMax)
+	wire.Text(c, &n.Rack, textMax)
+	wire.U64(c, &n.Incarnation)
+	wire.U64(c, &n.Session)
+	wire.Bool(c, &n.Up)
+	wire.I64(c, &n.Since)
+	wire.Bool(c, &n.Drain)
+}
+
+// Disk is one disk of a chunkserver. It serves if it is Attached and its node
+// is Up.
+type Disk struct {
+	ID        ashlar.DiskID
+	UUID      wire.UUID
+	Node      ashlar.NodeID
+	Path      string
+	Owner     uint64 // times it was opened, as last registered
+	Labels    []string
+	Relabeled bool // Labels were set by an operator and outlive registration
+	Attached  bool
+	Failed    string // why it is lost, "" if it is not
+	Drain     bool
+	Added     int64 // when it was first seen
+	Away      int64 // since when it does not serve; 0 while it does
+}
+
+// Fields implements key.Record.
+func (d *Disk) Fields(c *wire.Codec) {
+	key.Version(c, recordV1)
+	wire.U32(c, &d.ID)
+	wire.Fixed(c, d.UUID[:])
+	wire.U32(c, &d.Node)
+	wire.Text(c, &d.Path, ashlar.PathMax)
+	wire.U64(c, &d.Owner)
+	codeLabels(c, &d.Labels)
+	wire.Bool(c, &d.Relabeled)
+	wire.Bool(c, &d.Attached)
+	wire.Text(c, &d.Failed, textMax)
+	wire.Bool(c, &d.Drain)
+	wire.I64(c, &d.Added)
+	wire.I64(c, &d.Away)
+}
+
+// Group is a placement group with what only the masters keep of it: Seats
+// runs parallel to Members.
+type Group struct {
+	ashlar.Group
+	Seats []Seat
+}
+
+// Seat is what the masters note of a member.
+type Seat struct {
+	Since    int64 // when its state last changed
+	Failures uint8 // in a row
+	Leave    bool  // to be dropped once enough others are in-sync
+}
+
+// Fields implements key.Record.
+func (g *Group) Fields(c *wire.Codec) {
+	key.Version(c, recordV1)
+	wire.U32(c, &g.ID)
+	wire.U32(c, &g.Pool)
+	wire.U64(c, &g.Epoch)
+	wire.List(c, &g.Members, seatsMax, func(c *wire.Codec, m *ashlar.Member) {
+		wire.U32(c, &m.Disk)
+		wire.U32(c, &m.Node)
+		wire.U8(c, &m.State)
+	})
+	wire.List(c, &g.Seats, seatsMax, func(c *wire.Codec, s *Seat) {
+		wire.I64(c, &s.Since)
+		wire.U8(c, &s.Failures)
+		wire.Bool(c, &s.Leave)
+	})
+	wire.Bool(c, &g.LastCopy)
+	if c.Reading() && len(g.Seats) != len(g.Members) {
+		c.Fail("group %d: %d seats for %d members", g.ID, len(g.Seats), len(g.Members))
+	}
+}
