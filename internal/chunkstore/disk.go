@@ -287,8 +287,7 @@ func (d *Disk) Close() error {
 	}
 	if err == nil {
 		d.marks.mu.Lock()
-		clear(d.marks.grains)
-		err = d.marks.rewrite()
+		err = d.marks.rewrite(map[ashlar.LayerID]*grainMark{})
 		d.marks.mu.Unlock()
 	}
 	return errors.Join(err, d.release())

@@ -187,9 +187,10 @@ func (s *groups) put(entries ...groupEntry) error {
 		ticket = s.j.add(b)
 	}
 	if s.j.size() > max(groupsLogMax, 2*s.base) {
-		err := s.rewrite()
-		s.mu.Unlock()
-		return err
+		if err := s.rewrite(); ashlar.KindOf(err) != ashlar.NoSpace {
+			s.mu.Unlock()
+			return err
+		}
 	}
 	s.mu.Unlock()
 	return s.j.wait(ticket)

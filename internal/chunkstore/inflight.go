@@ -113,7 +113,9 @@ func openInflight(d *Disk) (*Inflight, error) {
 }
 
 // load reads the table as it was left. After a power loss what it says of
-// results is not believed: they become horizons.
+// results is not believed, as their data may be gone: they become horizons,
+// as far as the table itself was written back. Whoever serves a group on this
+// disk's word alone then can not judge any retry that was sent before.
 func (t *Inflight) load(bootChanged bool) {
 	for i := range HorizonsMax {
 		if s, _, ok := decodeHorizon(t.horizon(i)); ok {
@@ -126,7 +128,6 @@ func (t *Inflight) load(bootChanged bool) {
 			t.hfree = append(t.hfree, i)
 		}
 	}
-	var last ashlar.SessionID
 	var done []doneSlot
 	for i := range slotCount {
 		e, age, state, ok := decodeSlot(t.slot(i))
@@ -136,7 +137,6 @@ func (t *Inflight) load(bootChanged bool) {
 			continue
 		}
 		t.age = max(t.age, age)
-		last = max(last, e.Session)
 		switch {
 		case state == slotDone && bootChanged:
 			t.raise(e.Session, e.Seq)
@@ -149,9 +149,6 @@ func (t *Inflight) load(bootChanged bool) {
 	slices.SortFunc(done, func(a, b doneSlot) int { return int(int64(a.age - b.age)) })
 	t.done = done
 	slices.Reverse(t.free) // low slots first
-	if bootChanged && last > t.floor {
-		t.setFloor(last)
-	}
 }
 
 func (t *Inflight) slot(i int) []byte    { return t.b[slotsOff+i*slotSize:][:slotSize] }

@@ -246,7 +246,8 @@ func (j *journal) size() int64 {
 }
 
 // rewrite replaces the log by one of the given bodies, which stand for all
-// that was added before; the caller keeps others from adding meanwhile.
+// that was added before; the caller keeps others from adding meanwhile. If
+// there is no room (NoSpace) the log stays as it was.
 func (j *journal) rewrite(bodies [][]byte) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -262,17 +263,20 @@ func (j *journal) rewrite(bodies [][]byte) error {
 	copy(b, j.head.Encode())
 	copy(b[64:], nonce[:])
 	binary.LittleEndian.PutUint32(b[68:], checksum.Of(nonce[:]))
-	j.nonce = binary.LittleEndian.Uint32(nonce[:])
 	number := uint32(0)
 	for len(bodies) > 0 {
 		number++
-		b, bodies = appendFrame(b, bodies, j.nonce, number, frameTarget)
+		b, bodies = appendFrame(b, bodies, binary.LittleEndian.Uint32(nonce[:]), number, frameTarget)
 	}
 	f, err := replaceFile(j.fs, j.path, b, journalPrealloc)
+	if err != nil && isNoSpace(err) && j.f != nil {
+		return ashlar.E("rewrite log", ashlar.NoSpace, j.path, err)
+	}
 	if err != nil {
 		j.err = j.fail(err)
 		return j.err
 	}
+	j.nonce = binary.LittleEndian.Uint32(nonce[:])
 	if j.f != nil {
 		j.f.Close() // replaced and unlinked: nothing in it matters
 	}

@@ -195,7 +195,7 @@ func (d *Disk) openMarks(boot string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.rewrite()
+	return m.rewrite(map[ashlar.LayerID]*grainMark{})
 }
 
 func (m *marks) addSuspect(k Key) {
@@ -323,30 +323,26 @@ func (m *marks) markGrain(first ashlar.LayerID) uint64 {
 func (m *marks) compact() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	kept := map[ashlar.LayerID]*grainMark{}
 	for first, g := range m.grains { // the used ones and their successors stay
-		before := m.grains[first-markGrain]
-		if !g.used && (before == nil || !before.used) {
-			delete(m.grains, first)
+		if before := m.grains[first-markGrain]; g.used || before != nil && before.used {
+			kept[first] = &grainMark{}
 		}
 	}
-	for _, g := range m.grains {
-		g.used = false
-	}
-	return m.rewrite()
+	return m.rewrite(kept)
 }
 
-// rewrite writes the log anew. m.mu must be held.
-func (m *marks) rewrite() error {
+// rewrite writes the log anew, with these marks of layers. m.mu must be held.
+func (m *marks) rewrite(grains map[ashlar.LayerID]*grainMark) error {
 	bodies := [][]byte{(&mark{kind: markBoot, boot: m.boot}).encode()}
-	clear(m.chunks)
+	chunks := map[Key]uint64{}
 	m.d.unsynced.each(func(k Key) {
-		if m.grains[k.Layer&^(markGrain-1)] == nil {
-			m.chunks[k] = 0
+		if grains[k.Layer&^(markGrain-1)] == nil {
+			chunks[k] = 0
 			bodies = append(bodies, (&mark{kind: markChunk, key: k}).encode())
 		}
 	})
-	for first, g := range m.grains {
-		g.ticket = 0
+	for first := range grains {
 		bodies = append(bodies, (&mark{kind: markLayers, key: Key{Layer: first}, last: first + markGrain - 1}).encode())
 	}
 	for _, keys := range m.suspects {
@@ -357,7 +353,7 @@ func (m *marks) rewrite() error {
 	if err := m.j.rewrite(bodies); err != nil {
 		return err
 	}
-	m.base = m.j.size()
+	m.chunks, m.grains, m.base = chunks, grains, m.j.size()
 	return nil
 }
 
@@ -378,7 +374,9 @@ func (m *marks) isMarked(k Key) bool {
 
 // Suspect returns the chunks of a group that were dirty when power was lost:
 // they may be torn, or lack writes, and are served only after they were
-// compared with other members (I-8). Some may have no file.
+// compared with other members (I-8). Some may have no file; a chunk that was
+// made since its last sync and lost as a whole may not be listed, and is found
+// missing when lists of chunks are compared.
 func (d *Disk) Suspect(g ashlar.PGID) []wire.ChunkKey {
 	d.marks.mu.Lock()
 	defer d.marks.mu.Unlock()
