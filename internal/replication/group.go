@@ -87,6 +87,8 @@ type Options struct {
 	Gate func(*Op) error
 	// Restored are the writes noted before the process died, with their slots.
 	Restored []Restored
+	// Horizons tell what was forgotten before.
+	Horizons []wire.Horizon
 	// Amnesia says that notes of sessions with lower ids may be missing
 	// because power was lost; 0 that none are.
 	Amnesia ashlar.SessionID
@@ -115,6 +117,11 @@ func New(me ashlar.DiskID, o Options) *Group {
 		s.recs[f.Seq] = r
 		if f.Done {
 			g.mem.finish(r)
+		}
+	}
+	for _, z := range o.Horizons {
+		if s := g.mem.of(z.Session); z.Seq > s.horizon {
+			s.horizon = z.Seq
 		}
 	}
 	return g
@@ -458,6 +465,17 @@ func (g *Group) detach(t *target) {
 func (g *Group) Attached(d ashlar.DiskID, e ashlar.Epoch) bool {
 	t := g.target(d)
 	return e == g.cfg.Epoch && g.phase == Serving && t != nil && t.attached
+}
+
+// Members lists the other members that get every write now.
+func (g *Group) Members() []ashlar.DiskID {
+	var out []ashlar.DiskID
+	for i := range g.targets {
+		if g.targets[i].attached {
+			out = append(out, g.targets[i].disk)
+		}
+	}
+	return out
 }
 
 func (g *Group) catchups() {

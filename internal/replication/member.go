@@ -186,3 +186,17 @@ func (g *Group) Flying() []wire.Inflight {
 	}
 	return out
 }
+
+// Settled tells whether a write that a member noted is known to be on every
+// member: if it was applied there too, its range need not be copied again
+// unless it changed in a later epoch.
+func (g *Group) Settled(f *wire.Inflight) bool {
+	s := g.mem.sessions[f.Session]
+	if s == nil || !f.Applied {
+		return false
+	}
+	if r := s.recs[f.Seq]; r != nil {
+		return r.fate == done
+	}
+	return f.Seq <= s.horizon
+}

@@ -1,0 +1,389 @@
+package chunkserver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/chunkstore"
+	"github.com/ashlarfs/ashlar/internal/clock"
+	"github.com/ashlarfs/ashlar/internal/replication"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// listPage is how many chunk names go into one ChunkList.
+const listPage = 4096
+
+// budget spreads bytes over time.
+type budget struct {
+	clk  clock.Clock
+	rate uint64 // bytes a second
+
+	mu   sync.Mutex
+	next clock.Time // when what was taken so far is paid for
+}
+
+func newBudget(clk clock.Clock, rate uint64) *budget { return &budget{clk: clk, rate: rate} }
+
+// take returns how long to wait before sending n more bytes.
+func (b *budget) take(n int) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.clk.Now()
+	if b.next.Before(now) {
+		b.next = now
+	}
+	wait := b.next.Sub(now)
+	b.next = b.next.Add(time.Duration(uint64(n) * uint64(time.Second) / b.rate))
+	return wait
+}
+
+// catchups runs the catch-ups of a life: a few at a time, groups with the
+// fewest copies first.
+type catchups struct {
+	l *life
+
+	mu      sync.Mutex
+	waiting []*catchup
+	running int
+	wake    chan struct{}
+}
+
+// catchup brings one syncing member of one group up to date.
+type catchup struct {
+	t       *seat
+	member  ashlar.DiskID
+	epoch   ashlar.Epoch
+	barrier uint64
+	copies  int
+	ctx     context.Context
+}
+
+func newCatchups(l *life) *catchups { return &catchups{l: l, wake: make(chan struct{}, 1)} }
+
+// add puts a catch-up in line.
+func (q *catchups) add(t *seat, a *replication.Action) {
+	t.mu.Lock()
+	copies := t.sm.Config().Count(ashlar.InSync)
+	t.mu.Unlock()
+	c := &catchup{t: t, member: a.Disk, epoch: a.Epoch, barrier: a.Committed, copies: copies, ctx: t.job(a.Disk, a.Epoch)}
+	q.mu.Lock()
+	q.waiting = append(q.waiting, c)
+	q.mu.Unlock()
+	q.kick()
+}
+
+func (q *catchups) kick() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run starts catch-ups until the life ends.
+func (q *catchups) run() {
+	for {
+		for c := q.pick(); c != nil; c = q.pick() {
+			started := q.l.spawn(func() {
+				c.run()
+				q.mu.Lock()
+				q.running--
+				q.mu.Unlock()
+				q.kick()
+			})
+			if !started {
+				return
+			}
+		}
+		select {
+		case <-q.wake:
+		case <-q.l.ctx.Done():
+			return
+		}
+	}
+}
+
+// pick takes the catch-up of the group with the fewest copies.
+func (q *catchups) pick() *catchup {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	best := -1
+	for i, c := range q.waiting {
+		if best < 0 || c.copies < q.waiting[best].copies {
+			best = i
+		}
+	}
+	if best < 0 || q.running >= catchupParallel {
+		return nil
+	}
+	c := q.waiting[best]
+	q.waiting = append(q.waiting[:best], q.waiting[best+1:]...)
+	q.running++
+	return c
+}
+
+// run repeats the catch-up until it succeeds, or the epoch is over.
+func (c *catchup) run() {
+	l := c.t.l
+	k := seatKey{c.member, c.t.group}
+	defer func() {
+		l.progressMu.Lock()
+		delete(l.progress, k)
+		l.progressMu.Unlock()
+	}()
+	for pause := retryMin; c.ctx.Err() == nil; pause = min(2*pause, retryMax) {
+		l.progressMu.Lock()
+		l.progress[k] = &wire.SyncProgress{Group: c.t.group, Disk: c.member}
+		l.progressMu.Unlock()
+		err := c.all()
+		if err == nil {
+			err = c.reportSynced()
+		}
+		if err == nil || c.ctx.Err() != nil {
+			return
+		}
+		l.s.log.Warn("catch-up begins again", "group", c.t.group, "disk", c.member, "err", err)
+		l.s.sleep(c.ctx, pause)
+	}
+}
+
+func (c *catchup) reportSynced() error {
+	l := c.t.l
+	if !c.t.attached(c.member, c.epoch) {
+		return nil // it began anew meanwhile; another catch-up follows
+	}
+	err := l.s.cfg.Leader.Call(c.ctx, &wire.ReportSynced{Session: l.session, Group: c.t.group, Epoch: c.epoch, Disk: c.member}, nil)
+	if err != nil && l.lost(err) {
+		return nil
+	}
+	if errors.Is(err, ashlar.WrongEpoch) {
+		return nil
+	}
+	return err
+}
+
+func (c *catchup) call(req, reply wire.Message) error {
+	return c.t.call(c.ctx, c.member, c.epoch, req, reply)
+}
+
+// all is one attempt. Every write since the barrier goes to the member too,
+// and each range is copied with writes to it kept out, so that a copy never
+// overwrites what is newer.
+func (c *catchup) all() error {
+	t := c.t
+	err := t.until(c.ctx, func(*replication.Group) (bool, error) { return t.vetted, nil })
+	if err != nil {
+		return err
+	}
+	if err := c.call(&wire.ReplicaCommit{Disk: c.member, Group: t.group, Epoch: c.epoch, Committed: c.barrier}, nil); err != nil {
+		return err
+	}
+	var rep wire.CatchupReply
+	req := &wire.Catchup{Disk: c.member, Group: t.group, Epoch: c.epoch, Gens: t.d.store.Generations(t.group)}
+	t.mu.Lock()
+	req.Inflight, req.Horizons = t.sm.Results()
+	t.mu.Unlock()
+	req.Horizons = req.Horizons[:min(len(req.Horizons), wire.InflightMax)]
+	gens := req.Gens
+	for first := true; first || len(gens) > 0; first = false {
+		req.Gens = gens[:min(len(gens), wire.GensMax)]
+		gens = gens[len(req.Gens):]
+		var r wire.CatchupReply
+		if err := c.call(req, &r); err != nil {
+			return err
+		}
+		if first {
+			rep = r // what it had in flight is told once
+		}
+		req.Inflight, req.Horizons = nil, nil
+	}
+	if err := c.chunks(&rep); err != nil {
+		return err
+	}
+	return c.call(&wire.CatchupEnd{Disk: c.member, Group: t.group, Epoch: c.epoch}, nil)
+}
+
+// chunks goes through all chunks of the group, a page at a time.
+func (c *catchup) chunks(rep *wire.CatchupReply) error {
+	whole := map[wire.ChunkKey]bool{}
+	for _, k := range rep.Whole {
+		whole[k] = true
+	}
+	ranges := map[wire.ChunkKey][]chunkstore.Region{}
+	for i := range rep.Ranges {
+		f := &rep.Ranges[i]
+		c.t.mu.Lock()
+		settled := c.t.sm.Settled(f)
+		c.t.mu.Unlock()
+		if settled {
+			continue
+		}
+		k := wire.ChunkKey{Layer: f.Layer, Index: f.Chunk}
+		ranges[k] = append(ranges[k], chunkstore.Region{Off: f.Off, Len: f.Len})
+	}
+	from := wire.ChunkKey{}
+	for more := true; more; {
+		var keys []wire.ChunkKey
+		var missing map[wire.ChunkKey]bool
+		var err error
+		keys, missing, more, err = c.list(from)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if err := c.chunk(k, rep.Since, whole[k] || missing[k], ranges[k]); err != nil {
+				return err
+			}
+		}
+		if len(keys) > 0 {
+			from = keys[len(keys)-1]
+			from.Index++
+		}
+	}
+	return nil
+}
+
+// list has the member drop the chunks of a page that are not here. No write
+// is in flight meanwhile, so that none makes a chunk that the list lacks.
+func (c *catchup) list(from wire.ChunkKey) (keys []wire.ChunkKey, missing map[wire.ChunkKey]bool, more bool, err error) {
+	t := c.t
+	all := &replication.Span{Scope: replication.ScopeGroup}
+	if err := t.lock(c.ctx, c.epoch, all); err != nil {
+		return nil, nil, false, err
+	}
+	defer t.unlock(all)
+	if keys, err = t.d.store.Keys(t.group, from, listPage); err != nil {
+		return nil, nil, false, err
+	}
+	m := &wire.ChunkList{Disk: c.member, Group: t.group, Epoch: c.epoch, From: from, Chunks: keys}
+	if more = len(keys) == listPage; more {
+		m.To = keys[len(keys)-1]
+		m.To.Index++
+	}
+	var rep wire.ChunkListReply
+	if err := c.call(m, &rep); err != nil {
+		return nil, nil, false, err
+	}
+	missing = make(map[wire.ChunkKey]bool, len(rep.Missing))
+	for _, k := range rep.Missing {
+		missing[k] = true
+	}
+	return keys, missing, more, nil
+}
+
+// chunk copies what the member lacks of one chunk: the regions changed since
+// it was in-sync, and what it had in flight itself. If everything here is
+// newer than that, the chunk was made since, and replaces what is there.
+func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole bool, extra []chunkstore.Region) error {
+	k := chunkstore.Key{Group: c.t.group, Layer: ck.Layer, Index: ck.Index}
+	if info, ok, err := c.t.d.store.Info(k); err != nil {
+		return err
+	} else if !ok || !info.Damaged && !whole && info.ChangedEpoch <= since && len(extra) == 0 {
+		return nil
+	}
+	regions, err := c.begin(k, since, whole)
+	if err != nil {
+		return err
+	}
+	for _, r := range merge(regions, extra) {
+		for off := r.Off; off < r.Off+r.Len; off += ashlar.IOMax {
+			n := min(r.Off+r.Len-off, ashlar.IOMax)
+			s := span(ck.Layer, ck.Index, off, n, true)
+			if err := c.copyRange(k, s, off, n, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// begin decides what to copy, with writes to the chunk kept out, and empties
+// the member's chunk if it is to be replaced.
+func (c *catchup) begin(k chunkstore.Key, since ashlar.Epoch, whole bool) ([]chunkstore.Region, error) {
+	t := c.t
+	s := &replication.Span{Layer: k.Layer, Chunk: k.Index, End: ashlar.ChunkSizeMax, Shared: true}
+	if err := t.lock(c.ctx, c.epoch, s); err != nil {
+		return nil, err
+	}
+	defer t.unlock(s)
+	all, err := t.d.store.ChangedRegions(k, 0)
+	if err != nil {
+		return nil, err
+	}
+	changed := all
+	if !whole {
+		if changed, err = t.d.store.ChangedRegions(k, since); err != nil {
+			return nil, err
+		}
+	}
+	if size(changed) < size(all) {
+		return changed, nil
+	}
+	info, ok, err := t.d.store.Info(k)
+	if err != nil || !ok {
+		return nil, err
+	}
+	m := &wire.Copy{
+		Disk: c.member, Group: t.group, Epoch: c.epoch, Layer: k.Layer, Chunk: k.Index,
+		ChunkSize: info.ChunkSize, Owner: info.Owner, Hint: info.Hint, Replace: true,
+	}
+	return changed, c.call(m, nil)
+}
+
+func size(rs []chunkstore.Region) (n uint64) {
+	for _, r := range rs {
+		n += uint64(r.Len)
+	}
+	return n
+}
+
+// merge adds ranges, widened to whole blocks, to regions in order.
+func merge(regions, extra []chunkstore.Region) []chunkstore.Region {
+	const b = ashlar.BlockSize
+	out := append([]chunkstore.Region(nil), regions...)
+	for _, r := range extra {
+		off := r.Off / b * b
+		end := (uint64(r.Off) + uint64(r.Len) + b - 1) / b * b
+		out = append(out, chunkstore.Region{Off: off, Len: uint32(min(end, ashlar.ChunkSizeMax)) - off})
+	}
+	return out
+}
+
+// copyRange sends one range as it is now. Damage here is mended first, from a
+// member that has a good copy.
+func (c *catchup) copyRange(k chunkstore.Key, s *replication.Span, off, n uint32, replace bool) error {
+	t := c.t
+	if err := t.lock(c.ctx, c.epoch, s); err != nil {
+		return err
+	}
+	defer t.unlock(s)
+	m, err := t.export(k.Layer, k.Index, off, n, c.epoch)
+	if bad := damage(err); bad != nil {
+		err = t.guarded(c.epoch, func() error { return t.mend(c.ctx, k.Layer, k.Index, bad, c.epoch) })
+		if err == nil {
+			m, err = t.export(k.Layer, k.Index, off, n, c.epoch)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if m.ChunkSize == 0 { // deleted meanwhile, there too
+		return nil
+	}
+	m.Disk, m.Replace = c.member, replace
+	if wait := t.l.s.budget.take(len(m.Data)); wait > 0 {
+		t.l.s.sleep(c.ctx, wait)
+	}
+	if err := c.call(m, nil); err != nil {
+		return err
+	}
+	t.l.s.synced.Add(uint64(len(m.Data)))
+	t.l.progressMu.Lock()
+	if p := t.l.progress[seatKey{c.member, t.group}]; p != nil {
+		p.Bytes += uint64(len(m.Data))
+	}
+	t.l.progressMu.Unlock()
+	return nil
+}

@@ -1,0 +1,185 @@
+package chunkserver
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/replication"
+	"github.com/ashlarfs/ashlar/internal/rpc"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// handleCut raises an object's generation and cuts it (I-10). The primary
+// stops admitting writes of the object, waits for those in flight, and has
+// every member record the generation and cut; what waits behind it is then of
+// a lower generation and refused.
+func (s *Server) handleCut(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+	m := r.Msg.(*wire.Cut)
+	l, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	if m.Disk != 0 {
+		t, err := l.member(m.Disk, m.Group)
+		if err != nil {
+			return nil, err
+		}
+		return nil, t.guarded(m.Epoch, func() error { return t.cut(m) })
+	}
+	t, err := l.ordered(ctx, m.Group, m.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	return nil, t.onAll(ctx, m.Epoch, m.Layer, func() error { return t.cut(m) }, func(d ashlar.DiskID) wire.Message {
+		c := *m
+		c.Disk = d
+		return &c
+	})
+}
+
+func (t *seat) cut(m *wire.Cut) error {
+	if err := t.d.store.SetGeneration(m.Group, m.Layer, m.Gen); err != nil {
+		return err
+	}
+	if !m.Truncate {
+		return nil
+	}
+	if t.d.store.Generation(m.Group, m.Layer) > m.Gen {
+		return nil // a retry of a cut that was overtaken: it must not cut again
+	}
+	return t.d.store.Cut(m.Group, m.Layer, m.From, m.Cuts, m.Epoch)
+}
+
+// handleDeleteLayers removes layers for good.
+func (s *Server) handleDeleteLayers(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+	m := r.Msg.(*wire.DeleteLayers)
+	l, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	if m.Disk != 0 {
+		t, err := l.member(m.Disk, m.Group)
+		if err != nil {
+			return nil, err
+		}
+		return nil, t.guarded(m.Epoch, func() error { return t.d.store.DeleteLayers(m.Group, m.Layers) })
+	}
+	t, err := l.ordered(ctx, m.Group, m.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	local := func() error { return t.d.store.DeleteLayers(m.Group, m.Layers) }
+	remote := func(d ashlar.DiskID) wire.Message {
+		c := *m
+		c.Disk = d
+		return &c
+	}
+	// One layer at a time is held; the files are removed for all at once.
+	layers := m.Layers
+	if len(layers) == 1 {
+		return nil, t.onAll(ctx, m.Epoch, layers[0], local, remote)
+	}
+	return nil, t.onAll(ctx, m.Epoch, 0, local, remote)
+}
+
+// ordered returns the seat that is the primary of a group in an epoch, for a
+// request of the masters. They may be ahead of the watch.
+func (l *life) ordered(ctx context.Context, g ashlar.PGID, e ashlar.Epoch) (*seat, error) {
+	if !l.lease.valid() {
+		return nil, ashlar.NoLease
+	}
+	ctx, cancel := context.WithTimeout(ctx, admitWait)
+	defer cancel()
+	return l.await(ctx, g, e)
+}
+
+// onAll runs a change of an object (of the whole group if layer is 0) here and
+// on every member, with its writes and reads drained and kept out. If a
+// member fails it is reported, and the masters ask again in the next epoch:
+// all these changes may be repeated.
+func (t *seat) onAll(ctx context.Context, e ashlar.Epoch, layer ashlar.LayerID, local func() error, remote func(ashlar.DiskID) wire.Message) error {
+	s := &replication.Span{Scope: replication.ScopeLayer, Layer: layer}
+	if layer == 0 {
+		s.Scope = replication.ScopeGroup
+	}
+	if err := t.lock(ctx, e, s); err != nil {
+		return err
+	}
+	defer t.unlock(s)
+	t.mu.Lock()
+	members := t.sm.Members()
+	t.mu.Unlock()
+	errs := make([]error, len(members)+1)
+	var wg sync.WaitGroup
+	for i, d := range members {
+		wg.Go(func() {
+			err := t.call(t.job(d, e), d, e, remote(d), nil)
+			if ashlar.KindOf(err) == ashlar.IO {
+				t.failed(d, e, err)
+			}
+			if err != nil && !t.attached(d, e) {
+				err = nil // a syncing member that begins anew gets it by its catch-up
+			}
+			errs[i] = err
+		})
+	}
+	errs[len(members)] = t.guarded(e, local)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return ashlar.E("change object", ashlar.NotReady, t.subject(), err)
+	}
+	return t.still(e)
+}
+
+// handleYield consents to a change that takes the primary's seat away: it
+// stops admitting, finishes what it admitted, and answers.
+func (s *Server) handleYield(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+	m := r.Msg.(*wire.Yield)
+	l, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	t := l.primary(m.Group)
+	if t == nil {
+		return nil, ashlar.E("yield", ashlar.NotReady, "", errors.New("no such member here"))
+	}
+	if m.Resume {
+		t.step(nil, func(g *replication.Group) { g.Resume(m.Epoch) })
+		t.changed()
+		return nil, nil
+	}
+	// The span goes in line first: once yielded, none is taken any more.
+	span := &replication.Span{Scope: replication.ScopeGroup}
+	granted := make(chan struct{})
+	span.Owner = granted
+	ok := false
+	t.step(nil, func(g *replication.Group) {
+		if err = g.Yield(m.Epoch); err == nil {
+			ok = g.Line(span)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer t.unlock(span)
+	if ok {
+		return nil, nil
+	}
+	err = t.until(ctx, func(g *replication.Group) (bool, error) {
+		if g.Epoch() != m.Epoch {
+			return false, ashlar.WrongEpoch
+		}
+		select {
+		case <-granted:
+			return true, nil
+		default:
+			return false, nil
+		}
+	})
+	return nil, err
+}

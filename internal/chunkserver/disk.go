@@ -1,0 +1,289 @@
+package chunkserver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/checksum"
+	"github.com/ashlarfs/ashlar/internal/chunkstore"
+	"github.com/ashlarfs/ashlar/internal/replication"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// disk is one disk of the chunkserver, open or detached.
+type disk struct {
+	s      *Server
+	path   string
+	labels []string
+	store  *chunkstore.Disk // nil if it did not open
+	broken error            // why it did not
+	id     atomic.Uint32    // its number, 0 before the first registration
+	slots  slots
+
+	repaired atomic.Uint64
+	differed atomic.Uint64 // blocks that a scrub found to differ between members
+}
+
+// openDisk opens a disk, formatting an empty directory. A disk that is not
+// ours, or open already, is an error; one that fails is detached.
+func (s *Server) openDisk(c DiskConfig) (*disk, error) {
+	d := &disk{s: s, path: c.Path, labels: c.Labels}
+	err := d.open(c)
+	switch ashlar.KindOf(err) {
+	case ashlar.WrongCluster, ashlar.Version, ashlar.Busy, ashlar.Invalid:
+		return nil, err
+	}
+	if err != nil {
+		s.log.Error("disk does not open", "disk", c.Path, "err", err)
+		d.broken = err
+	}
+	return d, nil
+}
+
+func (d *disk) open(c DiskConfig) error {
+	cfg := &d.s.cfg
+	ok, err := chunkstore.Formatted(cfg.FS, c.Path)
+	if err == nil && !ok {
+		err = chunkstore.Format(cfg.FS, c.Path, cfg.Cluster)
+	}
+	if err != nil {
+		return err
+	}
+	d.store, err = chunkstore.Open(chunkstore.Config{
+		FS: cfg.FS, Dir: c.Path, Cluster: cfg.Cluster, BootID: cfg.BootID, Reserve: cfg.Reserve,
+		Clock: d.s.clk, Logger: d.s.log, Labels: c.Labels, OnFail: d.onFail,
+	})
+	if err == nil {
+		d.slots.t = d.store.Inflight()
+	}
+	return err
+}
+
+func (d *disk) close() error {
+	if d.store == nil {
+		return nil
+	}
+	return d.store.Close()
+}
+
+// number is the disk's number in the cluster.
+func (d *disk) number() ashlar.DiskID { return ashlar.DiskID(d.id.Load()) }
+
+// failed tells why the disk does not serve.
+func (d *disk) failed() error {
+	if d.store == nil {
+		return d.broken
+	}
+	return d.store.Failed()
+}
+
+// onFail gives up the seats on a disk that was lost and tells the masters;
+// the process lives on.
+func (d *disk) onFail(cause error) {
+	l, err := d.s.current()
+	if err != nil {
+		return // the next registration tells
+	}
+	defer l.leave()
+	for _, t := range l.all() {
+		if t.d == d {
+			l.remove(seatKey{d.number(), t.group})
+			t.close(ashlar.NotReady)
+		}
+	}
+	for l.ctx.Err() == nil {
+		err := d.s.cfg.Leader.Call(l.ctx, &wire.ReportDisk{Session: l.session, Disk: d.number(), Reason: cause.Error()}, nil)
+		if err == nil || l.lost(err) {
+			return
+		}
+		d.s.sleep(l.ctx, retryMax)
+	}
+}
+
+func (s *Server) diskInfos() []wire.DiskInfo {
+	out := make([]wire.DiskInfo, len(s.disks))
+	for i, d := range s.disks {
+		out[i] = d.info()
+	}
+	return out
+}
+
+func (d *disk) info() wire.DiskInfo {
+	i := wire.DiskInfo{Path: d.path, Labels: d.labels, Repaired: d.repaired.Load()}
+	if err := d.failed(); err != nil {
+		i.Error = err.Error()
+	}
+	if d.store != nil {
+		i.UUID, i.Owner = d.store.UUID(), d.store.Owner()
+		i.Total, i.Free = d.store.Usage()
+		i.Chunks = d.store.Chunks()
+		i.Damaged = d.store.Damaged() + d.differed.Load()
+	}
+	return i
+}
+
+// force writes although the disk is full, as a repair does: other members
+// have applied the write. Blocks written in part are merged here.
+func (d *disk) force(k chunkstore.Key, w *chunkstore.Write) error {
+	const b = ashlar.BlockSize
+	lo, hi := w.Off/b*b, (w.Off+w.Len+b-1)/b*b
+	buf := make([]byte, hi-lo)
+	_, zero, err := d.store.Read(k, lo, hi-lo, buf)
+	if err != nil {
+		return err
+	}
+	if zero {
+		clear(buf)
+	}
+	if w.Zero {
+		clear(buf[w.Off-lo : w.Off-lo+w.Len])
+	} else {
+		copy(buf[w.Off-lo:], w.Data)
+	}
+	c := &wire.Copy{ChunkSize: w.ChunkSize, Owner: w.Owner, Hint: w.Hint, Off: lo, Data: buf, Sums: checksum.Append(nil, 0, buf)}
+	for range len(buf) / b {
+		c.States = append(c.States, chunkstore.Data)
+	}
+	return d.store.Import(k, c, w.Epoch)
+}
+
+// slots gives replication the disk's table of writes in flight. The table
+// forgets the oldest results when it is full, so a slot here carries a serial
+// number: what is said of one that was taken over by another write is void.
+//
+//	Slot: serial 19 bits, place 13 bits
+type slots struct {
+	t *chunkstore.Inflight
+
+	mu     sync.Mutex
+	serial [wire.InflightMax]uint32
+}
+
+const placeBits = 13
+
+var _ = [1]struct{}{}[1<<placeBits-wire.InflightMax]
+
+// groupSlots is the table as one group sees it.
+type groupSlots struct {
+	s     *slots
+	group ashlar.PGID
+}
+
+var _ replication.Slots = groupSlots{}
+
+func (s *slots) of(g ashlar.PGID) groupSlots { return groupSlots{s, g} }
+
+func (s *slots) take(place int) replication.Slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serial[place]++
+	return replication.Slot(s.serial[place]<<placeBits | uint32(place))
+}
+
+// with calls f for the place of a slot that is still its own.
+func (s *slots) with(slot replication.Slot, f func(place int)) {
+	place := int(slot & (1<<placeBits - 1))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.serial[place]<<placeBits == uint32(slot)&^(1<<placeBits-1) {
+		f(place)
+	}
+}
+
+// Begin implements replication.Slots.
+func (g groupSlots) Begin(e ashlar.Epoch, num uint64, rec *wire.Inflight) (replication.Slot, error) {
+	place, err := g.s.t.Begin(g.group, e, num, rec)
+	if err != nil {
+		return replication.NoSlot, err
+	}
+	return g.s.take(place), nil
+}
+
+// Applied implements replication.Slots.
+func (g groupSlots) Applied(slot replication.Slot) { g.s.with(slot, g.s.t.Applied) }
+
+// Done implements replication.Slots.
+func (g groupSlots) Done(slot replication.Slot) { g.s.with(slot, g.s.t.Done) }
+
+// Free implements replication.Slots.
+func (g groupSlots) Free(slot replication.Slot) { g.s.with(slot, g.s.t.Free) }
+
+// restore returns what is noted of a group.
+func (s *slots) restore(g ashlar.PGID) []replication.Restored {
+	var out []replication.Restored
+	for _, e := range s.t.List(g) {
+		out = append(out, replication.Restored{Inflight: e.Inflight, Slot: s.take(e.Slot)})
+	}
+	return out
+}
+
+// forgotten returns the horizons of the table: those of sessions, and the
+// lowest session of which everything is known.
+func (s *slots) forgotten() (horizons []wire.Horizon, known ashlar.SessionID) {
+	for _, z := range s.t.Horizons() {
+		if z.Session == 0 {
+			known = ashlar.SessionID(z.Seq) + 1
+		} else {
+			horizons = append(horizons, z)
+		}
+	}
+	return horizons, known
+}
+
+// errNoCopy says that no member has a good copy of a block.
+var errNoCopy = errors.New("no member has a good copy")
+
+// mend replaces damaged ranges of a chunk by another in-sync member's. The
+// caller holds a span that keeps writes out, or does not mind them.
+func (t *seat) mend(ctx context.Context, layer ashlar.LayerID, chunk uint32, bad []chunkstore.Region, e ashlar.Epoch) error {
+	k := chunkstore.Key{Group: t.group, Layer: layer, Index: chunk}
+	for _, r := range bad {
+		for off := r.Off; off < r.Off+r.Len; off += ashlar.IOMax {
+			n := min(r.Off+r.Len-off, ashlar.IOMax)
+			if err := t.mendRange(ctx, k, off, n, e); err != nil {
+				return err
+			}
+			t.d.repaired.Add(uint64(n / ashlar.BlockSize))
+			t.l.s.log.Warn("damaged blocks mended", "chunk", k.String(), "off", off, "bytes", n, "disk", t.d.path)
+		}
+	}
+	return nil
+}
+
+func (t *seat) mendRange(ctx context.Context, k chunkstore.Key, off, n uint32, e ashlar.Epoch) error {
+	last := errNoCopy
+	for _, m := range t.peers(e) {
+		var rep wire.FetchReply
+		req := &wire.Fetch{Disk: m, Group: t.group, Epoch: e, Layer: k.Layer, Chunk: k.Index, Off: off, Len: n}
+		fctx, cancel := context.WithTimeout(ctx, memberSlow)
+		err := t.l.s.cfg.RPC.Call(fctx, t.addr(m), req, &rep)
+		cancel()
+		if err == nil {
+			c := &wire.Copy{Off: off, States: rep.States, Sums: rep.Sums, Data: rep.Data}
+			if err = t.describe(k, c); err == nil {
+				err = t.d.store.Import(k, c, e)
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		last = err
+	}
+	return ashlar.E("mend", ashlar.Corrupt, k.String(), last)
+}
+
+// describe fills in what the header of a chunk says.
+func (t *seat) describe(k chunkstore.Key, c *wire.Copy) error {
+	info, ok, err := t.d.store.Info(k)
+	if err != nil {
+		return err
+	}
+	if !ok || info.Damaged {
+		return ashlar.E("mend", ashlar.Corrupt, k.String(), errors.New("its header is damaged"))
+	}
+	c.ChunkSize, c.Owner, c.Hint = info.ChunkSize, info.Owner, info.Hint
+	return nil
+}

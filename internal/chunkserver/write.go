@@ -1,0 +1,242 @@
+package chunkserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/checksum"
+	"github.com/ashlarfs/ashlar/internal/chunkstore"
+	"github.com/ashlarfs/ashlar/internal/clock"
+	"github.com/ashlarfs/ashlar/internal/replication"
+	"github.com/ashlarfs/ashlar/internal/rpc"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// replicaForce is a flag of Replicate.Write beyond those of clients: some
+// member has applied the write, so a full disk uses its reserve.
+const replicaForce = 1 << 31
+
+// fullFor is how long a group refuses writes after a member had no room.
+const fullFor = 2 * time.Second
+
+// handleWrite is the primary's side of a client's write.
+func (s *Server) handleWrite(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+	w := r.Msg.(*wire.Write)
+	l, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	if err := checkWrite(w); err != nil {
+		return nil, err
+	}
+	t, err := l.admit(ctx, r, &w.Address)
+	if err != nil {
+		return nil, err
+	}
+	return nil, t.write(ctx, w)
+}
+
+// checkWrite refuses what no member could store, before it is ordered.
+func checkWrite(w *wire.Write) error {
+	subject := fmt.Sprintf("pg %d layer %x chunk %d", w.Group, uint64(w.Layer), w.Chunk)
+	zero := w.Flags&wire.WriteZero != 0
+	size := w.ChunkSize
+	switch {
+	case w.Flags&^(wire.WriteSync|wire.WriteRetry|wire.WriteZero) != 0,
+		w.Len == 0, w.Seq == 0, uint64(w.Off)+uint64(w.Len) > uint64(size), !zero && len(w.Data) != int(w.Len), zero && len(w.Data) != 0,
+		size < ashlar.ChunkSizeMin || size > ashlar.ChunkSizeMax || size&(size-1) != 0:
+		return ashlar.E("write", ashlar.Invalid, subject, fmt.Errorf("%d bytes at %d of %d, %d of data, sequence %d", w.Len, w.Off, size, len(w.Data), w.Seq))
+	case !zero && checksum.Verify(w.Sums, uint64(w.Off), w.Data) >= 0:
+		return ashlar.E("write", ashlar.Corrupt, subject, errors.New("the data does not match its checksums"))
+	}
+	return nil
+}
+
+// write orders a write and waits for its end. The payload must stay valid, so
+// it returns only when nobody reads it any more; a caller that gave up meets
+// its write withdrawn, or finished.
+func (t *seat) write(ctx context.Context, w *wire.Write) error {
+	if t.l.s.clk.Now().Before(t.fullUntil()) {
+		return ashlar.E("write", ashlar.NoSpace, fmt.Sprintf("pg %d", t.group), errors.New("a member's disk is full"))
+	}
+	wait := &waiter{done: make(chan struct{})}
+	op := &replication.Op{Write: w, Wait: wait}
+	var verdict replication.Verdict
+	var other *replication.Op
+	var err error
+	apply := t.step(op, func(g *replication.Group) { verdict, other, err = g.Order(op) })
+	switch verdict {
+	case replication.Refused:
+		return err
+	case replication.Already:
+		return t.leased()
+	case replication.Joined:
+		return t.join(ctx, other.Wait.(*waiter))
+	}
+	if apply != nil {
+		t.apply(apply)
+		t.work.Done()
+	}
+	select {
+	case <-wait.done:
+	case <-ctx.Done():
+		t.step(nil, func(g *replication.Group) { g.Withdraw(op, ctx.Err()) })
+		<-wait.done
+	}
+	wait.users.Wait()
+	if wait.err != nil {
+		return wait.err
+	}
+	return t.leased()
+}
+
+// join waits for the same write that an earlier request ordered.
+func (t *seat) join(ctx context.Context, w *waiter) error {
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if w.err != nil {
+		return w.err
+	}
+	return t.leased()
+}
+
+// leased refuses an answer once the lease is over (I-6).
+func (t *seat) leased() error {
+	if !t.l.lease.valid() {
+		return ashlar.NoLease
+	}
+	return nil
+}
+
+func (t *seat) fullUntil() clock.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.full
+}
+
+func (t *seat) setFull() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.full = t.l.s.clk.Now().Add(fullFor)
+}
+
+// apply writes to the local disk what the state machine ordered.
+func (t *seat) apply(a *replication.Action) {
+	w := a.Op.Write
+	err := t.store(w, a.Epoch, false)
+	if errors.Is(err, ashlar.NoSpace) { // others may have it already
+		t.setFull()
+		err = t.store(w, a.Epoch, true)
+	}
+	if bad := damage(err); bad != nil {
+		// A block written in part is damaged. The others' is the old one or
+		// the new one; either will do under this write.
+		if err = t.mend(t.job(a.Disk, a.Epoch), w.Layer, w.Chunk, bad, a.Epoch); err == nil {
+			err = t.store(w, a.Epoch, true)
+		}
+	}
+	if err != nil {
+		t.l.s.log.Error("write failed on the primary's disk", "group", t.group, "disk", t.d.path, "err", err)
+	}
+	a.Op.Wait.(*waiter).users.Done()
+	t.step(nil, func(g *replication.Group) { g.Applied(a.Op, a.Epoch, err) })
+}
+
+// store writes to the local disk, durably if asked to.
+func (t *seat) store(w *wire.Write, e ashlar.Epoch, force bool) error {
+	k := chunkstore.Key{Group: t.group, Layer: w.Layer, Index: w.Chunk}
+	cw := chunkstore.Write{
+		Off: w.Off, Len: w.Len, Zero: w.Flags&wire.WriteZero != 0, Data: w.Data, Sums: w.Sums,
+		ChunkSize: w.ChunkSize, Owner: w.Owner, Hint: w.Hint, Epoch: e,
+	}
+	err := t.d.store.Write(k, &cw)
+	if force && errors.Is(err, ashlar.NoSpace) {
+		err = t.d.force(k, &cw)
+	}
+	if err == nil && w.Flags&wire.WriteSync != 0 {
+		err = t.d.store.SyncLayer(t.group, w.Layer)
+	}
+	return err
+}
+
+// send carries a write to a member until it has it or the epoch is over.
+func (t *seat) send(a *replication.Action) {
+	defer a.Op.Wait.(*waiter).users.Done()
+	m := &wire.Replicate{Disk: a.Disk, Op: a.Num, Committed: a.Committed, Write: *a.Op.Write}
+	m.Write.Epoch = a.Epoch
+	ctx := t.job(a.Disk, a.Epoch)
+	pause := retryMin
+	for {
+		err := t.call(ctx, a.Disk, a.Epoch, m, nil)
+		if ctx.Err() != nil {
+			return
+		}
+		switch {
+		case err == nil:
+			t.step(nil, func(g *replication.Group) { g.Acked(a.Op, a.Disk, a.Epoch) })
+			return
+		case errors.Is(err, ashlar.WrongEpoch):
+			return // we shall hear of the newer one
+		case errors.Is(err, ashlar.NoSpace):
+			t.setFull()
+			m.Write.Flags |= replicaForce
+			continue
+		case errors.Is(err, ashlar.Corrupt):
+			w := a.Op.Write
+			if err := t.heal(ctx, a.Disk, w, a.Epoch); err != nil && ctx.Err() == nil {
+				t.failed(a.Disk, a.Epoch, err)
+			}
+		case errors.Is(err, ashlar.IO):
+			t.failed(a.Disk, a.Epoch, err)
+		}
+		t.l.s.sleep(ctx, pause)
+		pause = min(2*pause, retryMax)
+	}
+}
+
+// heal gives a member the blocks that a write touches in part: its own are
+// damaged.
+func (t *seat) heal(ctx context.Context, d ashlar.DiskID, w *wire.Write, e ashlar.Epoch) error {
+	const b = ashlar.BlockSize
+	for _, off := range []uint32{w.Off / b * b, (w.Off + w.Len - 1) / b * b} {
+		c, err := t.export(w.Layer, w.Chunk, off, b, e)
+		if err == nil {
+			c.Disk = d
+			err = t.call(ctx, d, e, c, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// call makes a request of a member. One that does not answer within
+// memberTimeout is asked whether it is alive; if it is not, or cannot be
+// reached, it is reported. The request itself goes on for memberSlow.
+func (t *seat) call(ctx context.Context, d ashlar.DiskID, e ashlar.Epoch, req, reply wire.Message) error {
+	cctx, cancel := context.WithTimeout(ctx, memberSlow)
+	defer cancel()
+	addr := t.addr(d)
+	stop := t.l.s.clk.AfterFunc(memberTimeout, func() {
+		pctx, pcancel := context.WithTimeout(cctx, memberTimeout)
+		defer pcancel()
+		err := t.l.s.cfg.RPC.Call(pctx, addr, &wire.ReplicaCommit{Disk: d, Group: t.group, Epoch: e}, nil)
+		if cctx.Err() == nil && (errors.Is(err, ashlar.Unreachable) || errors.Is(err, ashlar.Timeout)) {
+			t.failed(d, e, err)
+		}
+	})
+	err := t.l.s.cfg.RPC.Call(cctx, addr, req, reply)
+	stop()
+	if err != nil && ctx.Err() == nil && (errors.Is(err, ashlar.Unreachable) || errors.Is(err, ashlar.Timeout)) {
+		t.failed(d, e, err)
+	}
+	return err
+}
