@@ -1,6 +1,7 @@
 package chunkserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -53,7 +54,7 @@ func (d *disk) open(c DiskConfig) error {
 		return err
 	}
 	d.store, err = chunkstore.Open(chunkstore.Config{
-		FS: cfg.FS, Dir: c.Path, Cluster: cfg.Cluster, BootID: cfg.BootID, Reserve: cfg.Reserve,
+		FS: cfg.FS, Dir: c.Path, Cluster: cfg.Cluster, BootID: cfg.BootID, Reserve: cmp.Or(c.Reserve, cfg.Reserve),
 		Clock: d.s.clk, Logger: d.s.log, Labels: c.Labels, OnFail: d.onFail,
 	})
 	if err == nil {

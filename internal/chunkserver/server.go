@@ -59,8 +59,9 @@ type Handlers interface {
 
 // DiskConfig is one disk of a chunkserver.
 type DiskConfig struct {
-	Path   string
-	Labels []string
+	Path    string
+	Labels  []string
+	Reserve uint64 // bytes that new data leaves free on it, 0 for Config.Reserve
 }
 
 // Config is a chunkserver's configuration.
