@@ -130,7 +130,7 @@ func (i *inode) merge(e *wire.Entry, own bool) {
 // setObject replaces ref unless o is older. mu must be held.
 func (i *inode) setObject(o *wire.Object) {
 	if r := i.ref; r != nil && r.Layer == o.Layer {
-		if o.Gen < r.Gen || o.Gen == r.Gen && (o.Layout.Limit == r.Layout.Limit || coverage(o) < coverage(&r.Object)) {
+		if o.Gen < r.Gen || o.Gen == r.Gen && coverage(o) <= coverage(&r.Object) {
 			return
 		}
 	}

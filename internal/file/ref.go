@@ -1,13 +1,7 @@
 package file
 
-import (
-	"github.com/ashlarfs/ashlar"
-	"github.com/ashlarfs/ashlar/internal/wire"
-)
+import "github.com/ashlarfs/ashlar/internal/object"
 
-// Ref names the data of a file to the object layer.
-type Ref struct {
-	wire.Object
-	Owner ashlar.Inode
-	Hint  string
-}
+// Ref names the data of a file to the object layer. One that is in use is not
+// modified.
+type Ref = object.Ref

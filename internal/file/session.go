@@ -75,15 +75,15 @@ func (fs *FS) SessionLost() {
 	fs.work.Add(1)
 	go func() {
 		defer fs.work.Done()
-		ctx, cancel := fs.background()
-		defer cancel()
-		for _, i := range fs.open() {
-			i.reopen(ctx)
-		}
 		if fs.o.Changed != nil {
 			for _, ino := range known {
 				fs.o.Changed(ino)
 			}
+		}
+		ctx, cancel := fs.background()
+		defer cancel()
+		for _, i := range fs.open() {
+			i.reopen(ctx)
 		}
 	}()
 }

@@ -54,7 +54,7 @@ func (n *Filesystem) Mount(fs *file.FS) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := mountable(dir); err != nil {
+	if err := Mountable(dir); err != nil {
 		return nil, err
 	}
 	server, err := fuse.NewServer(f, dir, f.mountOptions())
@@ -133,8 +133,8 @@ func (m *Mount) Unmount() (busy bool, err error) {
 // Wait returns when the volume is unmounted, by Unmount or by umount(8).
 func (m *Mount) Wait() { m.server.Wait() }
 
-// mountable tells what is wrong with a mount point.
-func mountable(dir string) error {
+// Mountable tells what is wrong with a mount point.
+func Mountable(dir string) error {
 	if mounted, err := isMounted(dir); err != nil {
 		return err
 	} else if mounted { // looked up first: stat of a dead mount fails
