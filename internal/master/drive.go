@@ -143,7 +143,7 @@ func (l *lead) yield(q placement.Yield) {
 	moved := false
 	if err = ask(false); err == nil {
 		err = l.change(l.ctx, func(tx meta.Tx, now int64) (note string, err error) {
-			moved, err = placement.Rotate(tx, now, q.Group, q.Epoch)
+			moved, err = placement.Rotate(tx, now, q.Group, q.Epoch, q.To)
 			return fmt.Sprintf("pg %d: another primary", q.Group), err
 		})
 	}

@@ -19,14 +19,18 @@ func (t *ticker) balance(p *Pool, groups []*Group) {
 	if len(disks) < 2 || len(groups) == 0 {
 		return
 	}
-	limit := float64(seats) / weight * (100 + unevenPercent) / 100
-	from := disks[0]
+	mean := float64(seats) / weight
+	from, to := disks[0], disks[0]
 	for _, id := range disks {
 		if t.fill(id, 0) > t.fill(from, 0) {
 			from = id
 		}
+		if t.fill(id, 0) < t.fill(to, 0) {
+			to = id
+		}
 	}
-	if t.fill(from, 0) > limit && t.moveSeat(p, groups, from) {
+	uneven := t.fill(from, 0) > mean*(100+unevenPercent)/100 || t.fill(to, 0) < mean*(100-unevenPercent)/100
+	if uneven && t.moveSeat(p, groups, from) {
 		return
 	}
 	t.movePrimary(p, groups, disks)
@@ -69,15 +73,19 @@ func (t *ticker) movePrimary(p *Pool, groups []*Group, disks []ashlar.DiskID) {
 	if t.v.heads[from]*len(disks)*100 <= sum*(100+unevenPercent) {
 		return
 	}
-	for _, g := range groups {
+	var best *Yield
+	for _, g := range groups { // all members are in-sync
 		i := g.Group.Primary()
-		if i < 0 || g.Members[i].Disk != from || len(g.Members) < 2 {
+		if g.Members[i].Disk != from {
 			continue
 		}
-		next := g.Members[(i+1)%len(g.Members)] // all are in-sync
-		if i == 0 && t.v.heads[from]-t.v.heads[next.Disk] >= 2 {
-			t.yields = append(t.yields, Yield{g.ID, g.Epoch, g.Members[i].Node})
-			return
+		for _, m := range g.Members {
+			if t.v.heads[from]-t.v.heads[m.Disk] >= 2 && (best == nil || t.v.heads[m.Disk] < t.v.heads[best.To]) {
+				best = &Yield{g.ID, g.Epoch, g.Members[i].Node, m.Disk}
+			}
 		}
+	}
+	if best != nil {
+		t.yields = append(t.yields, *best)
 	}
 }

@@ -103,12 +103,15 @@ func Synced(tx Tx, now int64, reporter ashlar.NodeID, id ashlar.PGID, epoch ashl
 	}
 	c := edit(g, now)
 	c.set(i, ashlar.InSync)
+	if i < p {
+		c.toEnd(i) // the primary stays: its seat is not taken without consent (I-6)
+	}
 	v, err := Load(tx)
 	if err != nil {
 		return false, err
 	}
 	if pool := v.Pool(g.Pool); pool != nil {
-		v.trim(c, pool, now)
+		v.trim(c, pool)
 	}
 	return c.save(tx), nil
 }
@@ -141,11 +144,11 @@ func DiskFailed(tx Tx, now int64, reporter ashlar.NodeID, disk ashlar.DiskID, re
 	return true, nil
 }
 
-// Rotate takes the primary's seat from a group's primary, which has consented
-// or whose lease is over: the seat is dropped if it is to be left, else it
-// becomes the last in order. It tells whether it changed anything; it does not
-// if the epoch has moved on or nobody else is in-sync.
-func Rotate(tx Tx, now int64, id ashlar.PGID, epoch ashlar.Epoch) (bool, error) {
+// Rotate takes the primary's role from a group's primary, which has consented
+// or whose lease is over, for the member on disk to; 0 is for whoever is next,
+// and drops the seat if it is to be left. It tells whether it changed
+// anything; it does not if the epoch has moved on or the other is not in-sync.
+func Rotate(tx Tx, now int64, id ashlar.PGID, epoch ashlar.Epoch, to ashlar.DiskID) (bool, error) {
 	v, err := Load(tx)
 	if err != nil {
 		return false, err
@@ -155,13 +158,19 @@ func Rotate(tx Tx, now int64, id ashlar.PGID, epoch ashlar.Epoch) (bool, error) 
 		return false, nil
 	}
 	p := g.Group.Primary()
-	if p < 0 || !otherInSync(g, p, func(m *ashlar.Member) bool { return v.Serves(m.Disk) }) {
+	next := func(m *ashlar.Member) bool { return v.Serves(m.Disk) && (to == 0 || m.Disk == to) }
+	if p < 0 || !otherInSync(g, p, next) {
 		return false, nil
 	}
 	c := edit(g, now)
-	c.toEnd(p)
+	for range g.Members {
+		c.toEnd(g.Group.Primary())
+		if m := &g.Members[g.Group.Primary()]; next(m) {
+			break
+		}
+	}
 	if pool := v.Pool(g.Pool); pool != nil {
-		v.trim(c, pool, now)
+		v.trim(c, pool)
 	}
 	return c.save(tx), nil
 }

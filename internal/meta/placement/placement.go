@@ -97,6 +97,7 @@ type Yield struct {
 	Group ashlar.PGID
 	Epoch ashlar.Epoch
 	Node  ashlar.NodeID // of the primary
+	To    ashlar.DiskID // of the next primary; 0 for any
 }
 
 func fail(op string, kind ashlar.Kind, subject, detail string) error {

@@ -190,6 +190,7 @@ func (t *ticker) mend(p *Pool, g *Group) {
 			stay++
 		}
 	}
+	stay += t.keep(p, c, int(p.Replicas)-stay)
 	for ; stay < int(p.Replicas) && len(g.Members) < seatsMax; stay++ {
 		d := t.candidate(p, g, -1)
 		if d == nil {
@@ -197,12 +198,31 @@ func (t *ticker) mend(p *Pool, g *Group) {
 		}
 		c.add(d, ashlar.Syncing)
 	}
-	t.v.trim(c, p, t.f.Now)
+	t.v.trim(c, p)
 	c.save(t.tx)
 	t.v.count(g, 1)
 	if i := g.Group.Primary(); !t.stays(p, g, i) && t.v.wholeWithout(p, g, i) {
-		t.yields = append(t.yields, Yield{g.ID, g.Epoch, node.ID})
+		t.yields = append(t.yields, Yield{g.ID, g.Epoch, node.ID, 0})
 	}
+}
+
+// keep takes back up to n seats that were to be left for a move, because the
+// move has lost its other end; it returns how many.
+func (t *ticker) keep(p *Pool, c *change, n int) (kept int) {
+	for i := range c.g.Members {
+		s := &c.g.Seats[i]
+		if kept >= n || !s.Leave || c.g.Members[i].State != ashlar.InSync {
+			continue
+		}
+		s.Leave = false
+		if t.stays(p, c.g, i) {
+			kept++
+			c.hit = true
+		} else {
+			s.Leave = true
+		}
+	}
+	return kept
 }
 
 // retry begins to catch up offline seats whose disks serve.
@@ -240,7 +260,7 @@ func (v *View) wholeWithout(p *Pool, g *Group, i int) bool {
 // trim drops the seats that a group has beyond what its pool asks for, once
 // enough good ones are in-sync. The primary's own seat is never dropped here:
 // that needs its consent.
-func (v *View) trim(c *change, p *Pool, now int64) {
+func (v *View) trim(c *change, p *Pool) {
 	var keep []ashlar.DiskID
 	for i := range c.g.Members {
 		if v.good(p, c.g, i) && len(keep) < int(p.Replicas) {
