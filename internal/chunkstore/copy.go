@@ -11,8 +11,11 @@ import (
 )
 
 // Import stores blocks exported by another member: Off, States, Sums, Data,
-// ChunkSize, Owner, Hint and Replace of c are used. The checksums are verified
-// first. Repairs may use most of the reserve of a full disk.
+// ChunkSize, Owner, Hint and Replace of in are used. The checksums are verified
+// first. Repairs may use most of the reserve of a full disk. Replace first
+// makes the whole chunk absent, which also mends a damaged header: until the
+// rest was imported too, the chunk must not be served. Without Replace a
+// damaged header is Corrupt.
 func (d *Disk) Import(k Key, in *wire.Copy, epoch ashlar.Epoch) error {
 	if err := checkCopy(k, in); err != nil {
 		return err
@@ -26,12 +29,6 @@ func (d *Disk) Import(k Key, in *wire.Copy, epoch ashlar.Epoch) error {
 		return nil
 	}
 	c, err := d.lockForWrite(k)
-	if ashlar.KindOf(err) == ashlar.Corrupt && in.Off == 0 {
-		// The header is damaged: the chunk begins anew with what comes.
-		if err = d.discard(k); err == nil {
-			c, err = d.lockForWrite(k)
-		}
-	}
 	if err != nil {
 		return err
 	}
