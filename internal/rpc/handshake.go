@@ -221,7 +221,7 @@ func receiveHandshake(c io.Reader, m wire.Message) ([]byte, error) {
 		if err := wire.Decode(body, refusal); err != nil {
 			return nil, notAshlar(err)
 		}
-		return nil, &refused{remoteError(refusal)}
+		return nil, &refusedError{remoteError(refusal)}
 	}
 	if err := wire.Decode(body, m); err != nil {
 		return nil, notAshlar(err)
@@ -236,7 +236,7 @@ func notAshlar(err error) error {
 	return ashlar.E("handshake", ashlar.Version, "", err)
 }
 
-// refused is a refusal by the other side, which needs no telling back.
-type refused struct{ error }
+// refusedError is a refusal by the other side, which needs no telling back.
+type refusedError struct{ error }
 
-func (r *refused) Unwrap() error { return r.error }
+func (r *refusedError) Unwrap() error { return r.error }

@@ -19,9 +19,15 @@ type target struct {
 	mu      sync.Mutex
 	conns   [classes][2]*clientConn
 	dials   [classes][2]*dialing
-	failure error         // of the last attempt, nil after a success
-	backoff time.Duration // for how long
-	until   clock.Time
+	trouble [classes]trouble
+}
+
+// trouble is the backoff of a class: the ticket of data connections may be
+// refused where others are let in.
+type trouble struct {
+	err    error // of the last attempt, nil after a success
+	length time.Duration
+	until  clock.Time
 }
 
 // dialing is a connection attempt that any number of callers wait for.
@@ -61,14 +67,14 @@ func (t *target) get(ctx context.Context, k class) (*clientConn, error) {
 		}
 	}
 	if best != nil {
-		if empty >= 0 && best.waiting.Load() > 0 && t.failure == nil {
+		if empty >= 0 && best.waiting.Load() > 0 && !t.client.o.Clock.Now().Before(t.trouble[k].until) {
 			t.dial(k, empty)
 		}
 		t.mu.Unlock()
 		return best, nil
 	}
-	if left := t.until.Sub(t.client.o.Clock.Now()); t.failure != nil && left > 0 {
-		err := t.failure
+	if left := t.trouble[k].until.Sub(t.client.o.Clock.Now()); t.trouble[k].err != nil && left > 0 {
+		err := t.trouble[k].err
 		t.mu.Unlock()
 		wait(ctx, t.client.o.Clock, min(left, backoffPause))
 		return nil, err
@@ -104,9 +110,9 @@ func (t *target) dial(k class, slot int) *dialing {
 		t.mu.Lock()
 		t.dials[k][slot] = nil
 		if err != nil {
-			d.err = t.failed(err)
+			d.err = t.failed(k, err)
 		} else {
-			t.failure, t.backoff = nil, 0
+			t.trouble[k] = trouble{}
 			t.conns[k][slot] = conn
 			d.conn = conn
 		}
@@ -120,21 +126,22 @@ func (t *target) dial(k class, slot int) *dialing {
 }
 
 // failed notes a failure and begins or lengthens the backoff. mu must be held.
-func (t *target) failed(err error) error {
+func (t *target) failed(k class, err error) error {
 	limit := backoffSilent
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		limit = backoffRefused
 	}
-	t.backoff = min(max(2*t.backoff, backoffMin), limit)
-	t.until = t.client.o.Clock.Now().Add(t.backoff)
+	tr := &t.trouble[k]
+	tr.length = min(max(2*tr.length, backoffMin), limit)
+	tr.until = t.client.o.Clock.Now().Add(tr.length)
 	kind := kindOf(err)
 	switch kind {
 	case ashlar.Auth, ashlar.Version, ashlar.WrongCluster, ashlar.NotReady, ashlar.Fenced, ashlar.NoSession:
 	default:
 		kind = ashlar.Unreachable
 	}
-	t.failure = ashlar.E("connect", kind, t.addr, &unsent{err})
-	return t.failure
+	tr.err = ashlar.E("connect", kind, t.addr, &unsent{err})
+	return tr.err
 }
 
 func (t *target) remove(k class, slot int, conn *clientConn) {
