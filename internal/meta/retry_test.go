@@ -209,3 +209,13 @@ func TestClusterIsInitialisedOnce(t *testing.T) {
 		t.Errorf("time %d, %v", now, err)
 	}
 }
+
+func FuzzCluster(f *testing.F) {
+	f.Add(key.Encode(&meta.Cluster{History: 1}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c meta.Cluster
+		if key.Decode(b, &c) == nil && string(key.Encode(&c)) != string(b) {
+			t.Errorf("%x reads otherwise than it writes", b)
+		}
+	})
+}

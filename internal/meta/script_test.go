@@ -2,6 +2,7 @@ package meta_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -194,12 +195,19 @@ func showError(err error) string {
 }
 
 func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		w := newWorld(t)
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			return w.run(t, d)
+	scripts, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, path := range scripts {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			w := newWorld(t)
+			datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string { return w.run(t, d) })
+			if p := checkInvariants(&w.mem); len(p) > 0 {
+				t.Error(strings.Join(p, "\n"))
+			}
 		})
-	})
+	}
 }
 
 func (w *world) run(t *testing.T, d *datadriven.TestData) string {
