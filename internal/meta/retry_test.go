@@ -122,11 +122,24 @@ func TestUnansweredOperationsOfASessionAreBounded(t *testing.T) {
 	if _, err := w.change(last+1, 2, w.file("beyond")); !errors.Is(err, ashlar.Overloaded) {
 		t.Errorf("beyond the window: %v", err)
 	}
-	if _, err := w.change(1<<63, 1<<63, w.file("far")); !errors.Is(err, ashlar.Overloaded) {
-		t.Errorf("far beyond: %v", err)
+	if _, err := w.change(2+ashlar.SessionWindow, 0, w.file("beyond")); !errors.Is(err, ashlar.Overloaded) {
+		t.Errorf("beyond the window, lowest not told: %v", err)
 	}
 	if _, err := w.change(0, 0, w.file("none")); !errors.Is(err, ashlar.Invalid) {
 		t.Errorf("no sequence: %v", err)
+	}
+}
+
+func TestOperationsGivenUpDoNotFillTheWindow(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.change(5000, 5000, w.file("a")); err != nil {
+		t.Error(err)
+	}
+	if n := len(w.state("result")); n == 0 {
+		t.Error("the result was not kept")
+	}
+	if _, err := w.change(1, 1, w.file("b")); !errors.Is(err, ashlar.OutcomeUnknown) {
+		t.Errorf("an older one: %v", err)
 	}
 }
 

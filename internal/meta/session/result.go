@@ -36,7 +36,7 @@ func Begin(tx key.Tx, s *Session, seq, lowest uint64) (reply wire.Message, failu
 		err = ashlar.E("session", ashlar.Invalid, "a change without a sequence", nil)
 	case seq < s.Floor || seq < lowest:
 		err = ashlar.E("session", ashlar.OutcomeUnknown, "", nil)
-	case seq-max(lowest, 1) >= ashlar.SessionWindow || seq-s.Floor >= resultsMax:
+	case seq-max(lowest, s.Floor) >= ashlar.SessionWindow:
 		err = ashlar.E("session", ashlar.Overloaded, "too many unanswered operations", nil)
 	}
 	if err != nil {
@@ -87,8 +87,10 @@ func Keep(tx key.Tx, s *Session, seq, lowest uint64, reply wire.Message, failure
 	raise(tx, s, lowest)
 }
 
-// raise raises a session's floor to lowest once it is FloorStep ahead. No
-// result is kept at or above floor+resultsMax, which bounds the deletions.
+// raise raises a session's floor to lowest once it is FloorStep ahead. Begin
+// admits nothing SessionWindow above lowest and every Keep leaves the floor
+// less than FloorStep below it: no result is at or above floor+resultsMax,
+// which bounds the deletions.
 func raise(tx key.Tx, s *Session, lowest uint64) {
 	if lowest < s.Floor+FloorStep {
 		return
