@@ -91,6 +91,9 @@ func (f *fixture) handle() {
 		}
 		return nil, ashlar.E("lookup", ashlar.NotExist, "the name", errors.New("why"))
 	})
+	f.srv.Handle(kind[*wire.Fetch](), func(_ context.Context, r *Request) (wire.Message, error) {
+		return &wire.FetchReply{Data: r.Buffer(int(r.Msg.(*wire.Fetch).Len))}, nil
+	})
 	f.srv.Handle(kind[*wire.Raft](), func(context.Context, *Request) (wire.Message, error) {
 		f.runs.Add(1)
 		return nil, nil
@@ -231,9 +234,8 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 	read := func(f *fixture, buf []byte) error {
-		return f.cli.Call(ctx, f.addr, &wire.Fetch{}, &wire.FetchReply{Data: buf})
+		return f.cli.Call(ctx, f.addr, &wire.Fetch{Len: 1 << 20}, &wire.FetchReply{Data: buf})
 	}
-	_ = read
 	run("small/1", false, 1, 0, small)
 	run("small/64", false, 64, 0, small)
 	run("local/1", true, 1, 0, small)
@@ -241,4 +243,6 @@ func BenchmarkCall(b *testing.B) {
 	run("write4k/32", false, 32, 4096, write(4096))
 	run("write1m/1", false, 1, 1<<20, write(1<<20))
 	run("write1m/4", false, 4, 1<<20, write(1<<20))
+	run("read1m/1", false, 1, 1<<20, read)
+	run("read1m/4", false, 4, 1<<20, read)
 }

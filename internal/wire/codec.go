@@ -201,9 +201,9 @@ func List[T any](c *Codec, v *[]T, limit int, elem func(c *Codec, e *T)) {
 	}
 	out := make([]T, 0, min(int(n), 1024))
 	for i := uint32(0); i < n && c.err == nil; i++ {
-		var e T
-		elem(c, &e)
-		out = append(out, e)
+		var zero T
+		out = append(out, zero)
+		elem(c, &out[i]) // in place: an element of its own would be allocated
 	}
 	if c.err == nil {
 		*v = out
