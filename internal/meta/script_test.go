@@ -29,6 +29,7 @@ type world struct {
 	cred    ashlar.Cred
 	root    ashlar.Inode
 	note    string
+	batch   []metatest.Write // of the last operation
 }
 
 func newWorld(t testing.TB) *world {
@@ -66,9 +67,9 @@ func (w *world) do(body wire.Message) (wire.Message, error) {
 func (w *world) evaluate(o *wire.Operation) (wire.Message, error) {
 	w.env.Now += 1000
 	reply, note, err := meta.Evaluate(&w.mem, &w.env, o)
-	w.note = note
+	w.note, w.batch = note, w.mem.Batch()
 	if err != nil {
-		for _, b := range w.mem.Batch() {
+		for _, b := range w.batch {
 			if k := key.Kind(b.Key[2]); k != key.KindResult && k != key.KindSession {
 				panic(fmt.Sprintf("a refused operation wrote %s: %v", key.String(b.Key), err))
 			}
@@ -219,7 +220,6 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	if body == nil {
 		d.Fatalf(t, "unknown command %s", d.Cmd)
 	}
-	was := w.mem.Len()
 	reply, err := w.do(body)
 	out := ""
 	if err != nil {
@@ -228,7 +228,13 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		out = show(reply)
 	}
 	if a.flag("note") {
-		out += fmt.Sprintf("\nnote: %s\nkeys: %+d", w.note, w.mem.Len()-was)
+		out += "\nnote: " + w.note
+		for _, b := range w.batch {
+			if out += "\n  set "; b.Value == nil {
+				out = strings.TrimSuffix(out, "set ") + "delete "
+			}
+			out += key.String(b.Key)
+		}
 	}
 	return out + "\n"
 }
