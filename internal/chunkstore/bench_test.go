@@ -35,7 +35,7 @@ func dataWrite(off uint32, data []byte) *Write {
 	return &Write{Off: off, Len: uint32(len(data)), Data: data, Sums: checksum.Append(nil, uint64(off), data), ChunkSize: 64 << 20, Epoch: 1, Hint: "/some/file"}
 }
 
-// Two system calls: data, record. No allocation.
+// Two system calls: data, record. No allocation. About 3 µs.
 func BenchmarkWrite4KiBRandom(b *testing.B) {
 	d := benchDisk(b)
 	w := dataWrite(0, make([]byte, 4096))
@@ -77,7 +77,7 @@ func BenchmarkNewFile16KiB(b *testing.B) {
 	}
 }
 
-// One system call; the sums and the view of records are allocated.
+// One system call; the sums are allocated. About 1.2 µs.
 func BenchmarkRead4KiB(b *testing.B) {
 	d := benchDisk(b)
 	k := Key{1, 1, 0}

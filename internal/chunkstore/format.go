@@ -40,8 +40,9 @@ import (
 //	 68  reserved  u32, zero
 //	 72  epoch     u64, of the region's last change
 //	 80  reserved  44 bytes, zero
-//	124  crc       u32, CRC-32C of bytes 0-123, begun with the CRC-32C of
-//	               group u32, layer u64, index u32, region u32
+//	124  crc       u32, CRC-32C of bytes 0-123, begun with s xor 2654435761 r,
+//	               where s is the CRC-32C of group u32, layer u64, index u32
+//	               and r the region's number
 const (
 	chunkVersion = 1
 	// HintMax is how much of a path hint is kept, in bytes.
@@ -182,10 +183,10 @@ func recordSalt(k Key) uint32 {
 	return checksum.Of(b[:])
 }
 
+// recordSum is the checksum of a record in its place: the multiplication, by
+// an odd number, gives each region another beginning.
 func recordSum(salt uint32, index int, b []byte) uint32 {
-	var at [4]byte
-	binary.LittleEndian.PutUint32(at[:], uint32(index))
-	return checksum.Update(checksum.Update(salt, at[:]), b[:124])
+	return checksum.Update(salt^uint32(index)*2654435761, b[:124])
 }
 
 // encode fills b, recordSize bytes, with the record of a chunk's region.

@@ -117,7 +117,7 @@ type grainMark struct {
 	used   bool // a chunk was made in it since the last rewriting
 }
 
-// load is what a marks log held when the disk was opened.
+// loadedMarks is what a marks log held when the disk was opened.
 type loadedMarks struct {
 	sameBoot bool
 	chunks   []Key

@@ -99,7 +99,8 @@ func (d *Disk) view(c *chunk, off, n uint32, dst []byte, s *scratch) (*view, err
 }
 
 func (d *Disk) tryView(c *chunk, off, n uint32, dst []byte, s *scratch) (v *view, bad []Region, err error) {
-	v = &view{b0: int(off / block), b1: int((off + n) / block)}
+	v = &s.view
+	*v = view{b0: int(off / block), b1: int((off + n) / block)}
 	v.r0 = v.b0 / perRegion
 	s.regs, err = d.records(c, v.r0, (v.b1-1)/perRegion, s.regs[:0])
 	if err != nil {
