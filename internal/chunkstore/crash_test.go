@@ -374,8 +374,13 @@ func TestDamageIsFoundAndMendedByImport(t *testing.T) {
 	}
 	change(t, m, k, 64) // the header
 	d = chunkstoretest.Open(t, p.Config())
-	if _, err := chunkstoretest.Read(d, k, 0, block); !errors.Is(err, ashlar.Corrupt) {
+	var damage *chunkstore.Damage
+	if _, err := chunkstoretest.Read(d, k, 0, block); !errors.Is(err, ashlar.Corrupt) || !errors.As(err, &damage) || !damage.Header {
 		t.Fatalf("%v", err)
+	}
+	part := &wire.Copy{ChunkSize: chunkstoretest.Size, States: states[:1], Sums: sums[:1], Data: packed[:block]}
+	if err := d.Import(k, part, 2); !errors.Is(err, ashlar.Corrupt) {
+		t.Fatalf("a part imported would leave zeros in the rest: %v", err)
 	}
 	infos, err := d.List(1, wire.ChunkKey{}, 10)
 	if err != nil || len(infos) != 1 || !infos[0].Damaged {

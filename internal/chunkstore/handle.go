@@ -219,11 +219,11 @@ func (d *Disk) open(c *chunk) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		f.Close()
 		d.damaged.Add(1)
-		return ashlar.E("open chunk", ashlar.Corrupt, c.key.String(), err)
+		return headerDamage(c.key, err)
 	}
 	hdr, err := decodeChunkHeader(b[:n], d.id.cluster, name)
 	if err == nil && hdr.key != c.key {
-		err = ashlar.E("open chunk", ashlar.Corrupt, c.key.String(), fmt.Errorf("its file says it is %v", hdr.key))
+		err = fmt.Errorf("its file says it is %v", hdr.key)
 	}
 	if err != nil {
 		// A chunk cut short at birth: no write to it was ever complete. Its
@@ -234,8 +234,11 @@ func (d *Disk) open(c *chunk) error {
 			return nil
 		}
 		f.Close()
+		if ashlar.KindOf(err) == ashlar.Version {
+			return err
+		}
 		d.damaged.Add(1)
-		return err
+		return headerDamage(c.key, err)
 	}
 	c.f, c.hdr = f, hdr
 	c.pages = make([]*metaPage, c.pageCount())
@@ -276,7 +279,12 @@ func (d *Disk) page(c *chunk, page int) (*metaPage, error) {
 	b := make([]byte, pageSize)
 	if _, err := c.f.ReadAt(b, int64(page)*pageSize); err != nil && !errors.Is(err, io.EOF) {
 		d.damaged.Add(1)
-		return nil, ashlar.E("read records of", ashlar.Corrupt, c.key.String(), err)
+		first, n := uint32(0), uint32(firstPage)
+		if page > 0 {
+			first, n = uint32(firstPage+(page-1)*perPage), perPage
+		}
+		return nil, ashlar.E("read records of", ashlar.Corrupt, c.key.String(),
+			&Damage{Regions: []Region{{first * ashlar.RegionSize, n * ashlar.RegionSize}}, Err: err})
 	}
 	p = d.decodePage(c, page, b)
 	c.mu.Lock()

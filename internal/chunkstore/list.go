@@ -101,10 +101,10 @@ func (d *Disk) List(g ashlar.PGID, from wire.ChunkKey, limit int) ([]ChunkInfo, 
 
 // Info returns what is in a chunk's header, and false if there is no chunk. A
 // damaged header is no error but told.
-func (d *Disk) Info(k Key) (ChunkInfo, bool, error) {
-	c, err := d.get(k)
-	if ashlar.KindOf(err) == ashlar.Corrupt || ashlar.KindOf(err) == ashlar.WrongCluster || ashlar.KindOf(err) == ashlar.Version {
-		return ChunkInfo{Key: k, Damaged: true}, true, nil
+func (d *Disk) Info(key Key) (ChunkInfo, bool, error) {
+	c, err := d.get(key)
+	if k := ashlar.KindOf(err); k == ashlar.Corrupt || k == ashlar.Version {
+		return ChunkInfo{Key: key, Damaged: true}, true, nil
 	}
 	if err != nil {
 		return ChunkInfo{}, false, err
@@ -115,5 +115,5 @@ func (d *Disk) Info(k Key) (ChunkInfo, bool, error) {
 	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return ChunkInfo{Key: k, ChangedEpoch: c.hdr.changed, ChunkSize: c.hdr.size, Owner: c.hdr.owner, Hint: c.hdr.hint}, true, nil
+	return ChunkInfo{Key: key, ChangedEpoch: c.hdr.changed, ChunkSize: c.hdr.size, Owner: c.hdr.owner, Hint: c.hdr.hint}, true, nil
 }

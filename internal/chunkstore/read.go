@@ -95,7 +95,7 @@ func (d *Disk) view(c *chunk, off, n uint32, dst []byte, s *scratch) (*view, err
 	for _, r := range bad {
 		d.damaged.Add(uint64(r.Len / block))
 	}
-	return v, ashlar.E("read chunk", ashlar.Corrupt, c.key.String(), &Damage{bad})
+	return v, ashlar.E("read chunk", ashlar.Corrupt, c.key.String(), &Damage{Regions: bad})
 }
 
 func (d *Disk) tryView(c *chunk, off, n uint32, dst []byte, s *scratch) (v *view, bad []Region, err error) {

@@ -37,14 +37,33 @@ type Write struct {
 
 // Damage says which blocks of a chunk are damaged. It is the detail of an
 // error of kind Corrupt.
-type Damage struct{ Regions []Region }
+type Damage struct {
+	Regions []Region
+	// Header says that the chunk's header is damaged, and so all of it; only an
+	// Import that replaces the whole chunk mends that.
+	Header bool
+	Err    error // what was found, if more is known
+}
 
 // Error implements error.
 func (e *Damage) Error() string {
-	if len(e.Regions) == 0 {
-		return "damaged"
+	s := "damaged"
+	switch {
+	case e.Header:
+		s = "its header is damaged"
+	case len(e.Regions) > 0:
+		s = fmt.Sprintf("%d damaged ranges, the first %d bytes at %d", len(e.Regions), e.Regions[0].Len, e.Regions[0].Off)
 	}
-	return fmt.Sprintf("%d damaged ranges, the first %d bytes at %d", len(e.Regions), e.Regions[0].Len, e.Regions[0].Off)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// headerDamage is the error of a chunk whose header can not be believed.
+func headerDamage(k Key, err error) error {
+	return ashlar.E("open chunk", ashlar.Corrupt, k.String(),
+		&Damage{Regions: []Region{{0, ashlar.ChunkSizeMax}}, Header: true, Err: err})
 }
 
 // old fills p with a block as it is, verified.
@@ -63,7 +82,7 @@ func (d *Disk) old(e *edit, b int, p []byte) error {
 		}
 	}
 	d.damaged.Add(1)
-	return ashlar.E("write chunk", ashlar.Corrupt, e.c.key.String(), &Damage{[]Region{{uint32(b) * block, block}}})
+	return ashlar.E("write chunk", ashlar.Corrupt, e.c.key.String(), &Damage{Regions: []Region{{uint32(b) * block, block}}})
 }
 
 // Write stores a range, or zeros. The checksums are verified before anything
