@@ -30,7 +30,10 @@ type Client struct {
 	log    limitedLog
 	ctx    context.Context
 	cancel context.CancelFunc
-	tasks  sync.WaitGroup
+
+	life  sync.Mutex // a leaf: guards ended, and tasks against being added to at the end
+	ended bool
+	tasks sync.WaitGroup
 
 	mu      sync.Mutex
 	closed  bool
@@ -170,6 +173,9 @@ func (c *Client) Close() {
 	targets, locals := c.targets, c.locals
 	c.targets, c.locals = map[string]*target{}, map[localKey]*ServerConn{}
 	c.mu.Unlock()
+	c.life.Lock()
+	c.ended = true
+	c.life.Unlock()
 	c.cancel()
 	for _, t := range targets {
 		for k := range classes {
@@ -182,6 +188,16 @@ func (c *Client) Close() {
 		sc.close(ErrClosed)
 	}
 	c.tasks.Wait()
+}
+
+// begin counts a task, unless the client is closed.
+func (c *Client) begin() bool {
+	c.life.Lock()
+	defer c.life.Unlock()
+	if !c.ended {
+		c.tasks.Add(1)
+	}
+	return !c.ended
 }
 
 // ErrClosed is returned by a Client after Close. Its kind is Canceled.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -299,6 +300,54 @@ func TestManyCallsWaitTheirTurn(t *testing.T) {
 	}
 	close(f.gate)
 	wg.Wait()
+}
+
+// TestNoCallSeesAnothersMemory cancels calls at random moments, and checks
+// every byte that arrives anywhere.
+func TestNoCallSeesAnothersMemory(t *testing.T) {
+	both(t, func(t *testing.T, f *fixture) {
+		f.srv.handlers[kind[*wire.Write]()] = func(_ context.Context, r *Request) (wire.Message, error) {
+			w := r.Msg.(*wire.Write)
+			if want := byte(w.Off); len(w.Data) != int(w.Len) || !bytes.Equal(w.Data, bytes.Repeat([]byte{want}, len(w.Data))) {
+				t.Errorf("a write of %d arrives damaged", w.Len)
+			}
+			b := r.Buffer(len(w.Data))
+			copy(b, w.Data)
+			return &wire.ReadReply{Sums: []uint32{w.Off}, Data: b}, nil
+		}
+		var wg sync.WaitGroup
+		for g := range 8 {
+			wg.Go(func() {
+				r := rand.New(rand.NewPCG(1, uint64(g)))
+				out, in := make([]byte, 1<<20), make([]byte, 1<<20)
+				for i := range 60 {
+					n := 1 + r.IntN([]int{100, 10000, 1 << 20}[r.IntN(3)])
+					mark := byte(g*60 + i + 1)
+					fill(out[:n], mark)
+					fill(in[:n], mark+1)
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.IntN(3000))*time.Microsecond)
+					reply := wire.ReadReply{Data: in[:n:n]}
+					err := f.cli.Call(ctx, f.addr, &wire.Write{Off: uint32(mark), Len: uint32(n), Data: out[:n]}, &reply)
+					cancel()
+					if err == nil && !bytes.Equal(in[:n], out[:n]) {
+						t.Errorf("the answer of %d bytes differs", n)
+					} else if k := ashlar.KindOf(err); err != nil && k != ashlar.Timeout {
+						t.Errorf("%v", err)
+					}
+					fill(out[:n], 0)
+					fill(in[:n], 0)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func fill(b []byte, v byte) {
+	b[0] = v
+	for n := 1; n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
+	}
 }
 
 func TestSendIsNotAnswered(t *testing.T) {

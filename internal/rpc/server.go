@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -90,7 +91,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	s.listeners[ln] = ln.Addr().String()
 	s.mu.Unlock()
-	s.o.Local.add(s, append(s.o.Addrs, ln.Addr().String()))
+	s.o.Local.add(s, slices.Concat(s.o.Addrs, []string{ln.Addr().String()}))
 	for {
 		c, err := ln.Accept()
 		if err != nil {

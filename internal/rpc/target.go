@@ -97,13 +97,12 @@ func (t *target) dial(k class, slot int) *dialing {
 	}
 	d := &dialing{done: make(chan struct{})}
 	c := t.client
-	if c.ctx.Err() != nil {
+	if !c.begin() {
 		d.err = ErrClosed
 		close(d.done)
 		return d
 	}
 	t.dials[k][slot] = d
-	c.tasks.Add(1)
 	go func() {
 		defer c.tasks.Done()
 		conn, err := t.connect(k)
@@ -120,6 +119,9 @@ func (t *target) dial(k class, slot int) *dialing {
 		close(d.done)
 		if conn != nil {
 			conn.start(func() { t.remove(k, slot, conn) })
+			if c.ctx.Err() != nil { // Close may have missed it
+				conn.close(ErrClosed)
+			}
 		}
 	}()
 	return d
