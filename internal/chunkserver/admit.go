@@ -13,7 +13,12 @@ import (
 
 // handlers sets every handler of the chunkserver.
 func (s *Server) handlers() {
-	h := s.cfg.Server.Handle
+	h := func(k wire.Kind, f rpc.Handler) {
+		s.cfg.Server.Handle(k, func(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+			m, err := f(ctx, r)
+			return m, again(err)
+		})
+	}
 	h((*wire.Attach)(nil).Kind(), s.handleAttach)
 	h((*wire.Write)(nil).Kind(), s.handleWrite)
 	h((*wire.Read)(nil).Kind(), s.handleRead)
@@ -40,6 +45,15 @@ func (s *Server) handlers() {
 	node((*wire.DeleteLayers)(nil).Kind(), s.handleDeleteLayers)
 	node((*wire.Yield)(nil).Kind(), s.handleYield)
 	node((*wire.Scrub)(nil).Kind(), s.handleScrub)
+}
+
+// again turns what was broken off here, because an epoch, a life or the
+// process ended, into an error that makes the caller try again.
+func again(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ashlar.Canceled) {
+		return ashlar.E("request", ashlar.NotReady, "", err)
+	}
+	return err
 }
 
 // attached is what a connection has shown: the state that handlers keep on it.
@@ -190,6 +204,16 @@ func (l *life) member(d ashlar.DiskID, g ashlar.PGID) (*seat, error) {
 func (t *seat) enter(e ashlar.Epoch) error {
 	var err error
 	t.step(nil, func(g *replication.Group) { err = g.Enter(e) })
+	return err
+}
+
+// of checks that a primary's request carries this member's epoch (I-4), for
+// requests that change nothing here.
+func (t *seat) of(e ashlar.Epoch) error {
+	err := t.enter(e)
+	if err == nil {
+		t.exit()
+	}
 	return err
 }
 

@@ -2,12 +2,12 @@ package chunkserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime/pprof"
 	"sync"
 	"testing"
 	"time"
@@ -362,9 +362,32 @@ func (c *testbed) eventually(what string, ok func() bool) {
 	deadline := time.Now().Add(20 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
+			c.explain()
 			c.tb.Fatalf("never happened: %s", what)
 		}
 		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// explain logs where every seat is.
+func (c *testbed) explain() {
+	for _, n := range c.nodes {
+		if n.cs == nil {
+			continue
+		}
+		l := n.cs.life.Load()
+		if l == nil {
+			c.tb.Logf("%s: no life", n.name)
+			continue
+		}
+		for _, t := range l.all() {
+			t.mu.Lock()
+			c.tb.Logf("%s: group %d: %v vetted=%v %+v", n.name, t.group, t.sm, t.vetted, *t.sm.Config())
+			t.mu.Unlock()
+		}
+	}
+	if os.Getenv("CHUNKSERVER_LOG") != "" {
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
 	}
 }
 
@@ -412,7 +435,12 @@ func (c *testbed) address(g *ashlar.Group, layer ashlar.LayerID, chunk uint32) w
 	return wire.Address{Group: g.ID, Epoch: g.Epoch, Session: c.sid, Layer: layer, Gen: 1, Chunk: chunk}
 }
 
-func retryable(err error) bool { return ashlar.KindOf(err).Retryable() }
+// retryable also takes Canceled: a server that is being closed says so, where
+// a killed one would say nothing.
+func retryable(err error) bool {
+	k := ashlar.KindOf(err)
+	return k.Retryable() || k == ashlar.Canceled
+}
 
 // hard repeats a request with a fresh map, as a client does.
 func (c *testbed) hard(id ashlar.PGID, try func(ctx context.Context, g *ashlar.Group, addr string, again bool) error) error {
@@ -496,5 +524,3 @@ func pattern(n int, seed byte) []byte {
 	}
 	return b
 }
-
-var errIs = errors.Is

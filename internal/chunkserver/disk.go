@@ -273,6 +273,9 @@ func (t *seat) mendRange(ctx context.Context, k chunkstore.Key, off, n uint32, e
 		}
 		last = err
 	}
+	if kind := ashlar.KindOf(last); ctx.Err() != nil || kind.Retryable() {
+		return ashlar.E("mend", ashlar.NotReady, k.String(), last)
+	}
 	return ashlar.E("mend", ashlar.Corrupt, k.String(), last)
 }
 

@@ -77,7 +77,8 @@ func (t *seat) readMended(ctx context.Context, m *wire.Read, buf []byte, bad []c
 	}
 	defer t.unlock(s)
 	k := chunkstore.Key{Group: t.group, Layer: m.Layer, Index: m.Chunk}
-	if err := t.guarded(m.Epoch, func() error { return t.mend(ctx, m.Layer, m.Chunk, bad, m.Epoch) }); err != nil {
+	own := t.job(t.d.number(), m.Epoch) // a newer epoch must not wait for the mending
+	if err := t.guarded(m.Epoch, func() error { return t.mend(own, m.Layer, m.Chunk, bad, m.Epoch) }); err != nil {
 		return nil, false, err
 	}
 	return t.d.store.Read(k, m.Off, m.Len, buf)

@@ -78,7 +78,10 @@ func (s *Server) handleReplicaSync(_ context.Context, r *rpc.Request) (wire.Mess
 		return nil, err
 	}
 	defer l.leave()
-	return nil, t.guarded(m.Epoch, func() error { return t.d.store.SyncLayer(m.Group, m.Layer) })
+	if err := t.of(m.Epoch); err != nil {
+		return nil, err
+	}
+	return nil, t.d.store.SyncLayer(m.Group, m.Layer)
 }
 
 // handleReplicaCommit learns what is committed; with Committed 0 it only
@@ -260,10 +263,13 @@ func (s *Server) handleCatchupEnd(_ context.Context, r *rpc.Request) (wire.Messa
 		return nil, err
 	}
 	defer l.leave()
+	if err := t.of(m.Epoch); err != nil {
+		return nil, err
+	}
+	if err := t.d.store.SyncGroup(m.Group); err != nil {
+		return nil, err
+	}
 	return nil, t.guarded(m.Epoch, func() error {
-		if err := t.d.store.SyncGroup(m.Group); err != nil {
-			return err
-		}
 		for _, ck := range t.d.store.Suspect(m.Group) {
 			t.d.store.ClearSuspect(chunkstore.Key{Group: m.Group, Layer: ck.Layer, Index: ck.Index})
 		}
@@ -285,14 +291,12 @@ func (s *Server) handleFetch(_ context.Context, r *rpc.Request) (wire.Message, e
 	if m.Len > fetchMax {
 		return nil, ashlar.E("fetch", ashlar.Invalid, t.subject(), fmt.Errorf("%d bytes", m.Len))
 	}
+	if err := t.of(m.Epoch); err != nil {
+		return nil, err
+	}
 	rep := &wire.FetchReply{}
-	buf := r.Buffer(int(m.Len))
-	err = t.guarded(m.Epoch, func() error {
-		var err error
-		k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
-		rep.States, rep.Sums, rep.Data, err = t.d.store.Export(k, m.Off, m.Len, buf)
-		return err
-	})
+	k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
+	rep.States, rep.Sums, rep.Data, err = t.d.store.Export(k, m.Off, m.Len, r.Buffer(int(m.Len)))
 	if err != nil {
 		return nil, err
 	}
@@ -308,23 +312,22 @@ func (s *Server) handleChunkSums(_ context.Context, r *rpc.Request) (wire.Messag
 		return nil, err
 	}
 	defer l.leave()
-	rep := &wire.ChunkSumsReply{}
-	err = t.guarded(m.Epoch, func() error {
-		k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
-		bad, err := t.d.store.Verify(k)
-		if err != nil {
-			return err
-		}
-		rep.States, rep.Sums, err = t.d.store.Sums(k)
-		for _, r := range bad {
-			for b := r.Off / ashlar.BlockSize; b < (r.Off+r.Len)/ashlar.BlockSize && int(b) < len(rep.States); b++ {
-				rep.States[b] = chunkstore.Lost
-			}
-		}
-		return err
-	})
+	if err := t.of(m.Epoch); err != nil {
+		return nil, err
+	}
+	k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
+	bad, err := t.d.store.Verify(k)
 	if err != nil {
 		return nil, err
+	}
+	rep := &wire.ChunkSumsReply{}
+	if rep.States, rep.Sums, err = t.d.store.Sums(k); err != nil {
+		return nil, err
+	}
+	for _, r := range bad {
+		for b := r.Off / ashlar.BlockSize; b < (r.Off+r.Len)/ashlar.BlockSize && int(b) < len(rep.States); b++ {
+			rep.States[b] = chunkstore.Lost
+		}
 	}
 	return rep, nil
 }

@@ -258,7 +258,7 @@ func (g *Group) Recorded(e ashlar.Epoch) {
 	if e != g.cfg.Epoch || g.phase != Recording {
 		return
 	}
-	g.next, g.committed = 0, 0
+	g.next, g.committed, g.ranges = 0, 0, 0
 	clear(g.notes)
 	if !g.Primary() {
 		g.phase = Following

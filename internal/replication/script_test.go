@@ -200,6 +200,9 @@ func (c *cluster) do(id ashlar.DiskID, s *seat, a Action) bool {
 		c.printf("%d->%d: adopt e%d, handed over %d", id, a.Disk, a.Epoch, len(h.Inflight))
 		s.g.HandedOver(a.Disk, a.Epoch, h)
 	case ActEqualise:
+		if s.frozen {
+			return false
+		}
 		var members []ashlar.DiskID
 		for _, m := range s.g.Config().Members {
 			if m.State == ashlar.InSync {
