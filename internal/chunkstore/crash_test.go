@@ -104,7 +104,7 @@ func checkAfterCrash(t *testing.T, m *vfs.Mem, at string, all map[chunkstore.Key
 // TestAfterPowerLossEveryBlockIsOldOrNewOrSuspect crashes before every
 // operation on the disk of a random run. I-8.
 func TestAfterPowerLossEveryBlockIsOldOrNewOrSuspect(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(3) {
 		m := vfs.NewMem()
 		p := chunkstoretest.Place{FS: m, Dir: "/disk"}
 		all := map[chunkstore.Key]*history{}
@@ -119,7 +119,7 @@ func TestAfterPowerLossEveryBlockIsOldOrNewOrSuspect(t *testing.T) {
 		p.FS = errfs.Wrap(m, func(op errfs.Op) error {
 			mu.Lock()
 			defer mu.Unlock()
-			if op.Kind&errfs.Mutation != 0 && len(all) > 0 && !t.Failed() && dice.IntN(2) == 0 {
+			if op.Kind&errfs.Mutation != 0 && len(all) > 0 && !t.Failed() && dice.IntN(3) == 0 {
 				crashes++
 				checkAfterCrash(t, m.CrashClone(dice), fmt.Sprintf("seed %d crash %d before %b of %s", seed, crashes, op.Kind, op.Path), all)
 			}
@@ -173,7 +173,7 @@ func TestAfterPowerLossEveryBlockIsOldOrNewOrSuspect(t *testing.T) {
 			locked(h.sync)
 		}
 		checkAfterCrash(t, m.CrashClone(rng), "closed", all)
-		if crashes < 10 {
+		if crashes < 6 {
 			t.Fatalf("only %d crashes", crashes)
 		}
 	}

@@ -181,9 +181,10 @@ func (d *Disk) Labels() []string { return d.labels }
 // the last opening of the disk and this one.
 func (d *Disk) BootChanged() bool { return d.bootChanged }
 
-// Damaged counts the blocks found with a wrong checksum or unreadable;
-// Accepted those that Accept took as read.
-func (d *Disk) Damaged() uint64  { return d.damaged.Load() }
+// Damaged counts the blocks found with a wrong checksum or unreadable.
+func (d *Disk) Damaged() uint64 { return d.damaged.Load() }
+
+// Accepted counts the blocks that Accept took as they were read.
 func (d *Disk) Accepted() uint64 { return d.accepted.Load() }
 
 // SetHistory durably records a history of the cluster, refusing a lower one

@@ -124,15 +124,19 @@ func (t *Inflight) load(bootChanged bool) {
 			}
 			t.horizons[s] = i
 		} else {
-			clear(t.horizon(i))
+			if !isZero(t.horizon(i)) {
+				clear(t.horizon(i))
+			}
 			t.hfree = append(t.hfree, i)
 		}
 	}
 	var done []doneSlot
 	for i := range slotCount {
 		e, age, state, ok := decodeSlot(t.slot(i))
-		if !ok || state == slotFree {
-			t.store(i, slotFree)
+		if !ok {
+			if atomic.LoadUint32(t.state(i)) != slotFree {
+				t.store(i, slotFree)
+			}
 			t.free = append(t.free, i)
 			continue
 		}
@@ -180,7 +184,7 @@ func encodeSlot(b []byte, e *InflightEntry, age uint64) {
 func decodeSlot(b []byte) (e InflightEntry, age uint64, state uint32, ok bool) {
 	le := binary.LittleEndian
 	state = le.Uint32(b)
-	if state > slotDone || checksum.Of(b[8:80]) != le.Uint32(b[4:]) {
+	if state == slotFree || state > slotDone || checksum.Of(b[8:80]) != le.Uint32(b[4:]) {
 		return e, 0, slotFree, false
 	}
 	e.Group = ashlar.PGID(le.Uint32(b[8:]))
@@ -207,6 +211,9 @@ func encodeHorizon(b []byte, s ashlar.SessionID, seq uint64) {
 func decodeHorizon(b []byte) (s ashlar.SessionID, seq uint64, ok bool) {
 	s = ashlar.SessionID(binary.LittleEndian.Uint64(b))
 	seq = binary.LittleEndian.Uint64(b[8:])
+	if s == 0 && seq == 0 {
+		return 0, 0, false
+	}
 	return s, seq, binary.LittleEndian.Uint32(b[16:]) == checksum.Of(b[:16])+1
 }
 

@@ -172,7 +172,7 @@ func randomWrites(t *testing.T, p Place) {
 	rng := newRand()
 	model := make([]byte, Size)
 	reopen := 0
-	for range 300 {
+	for range 150 {
 		off := uint32(rng.IntN(Size))
 		n := uint32(min(1+rng.IntN(1<<(1+rng.IntN(19))), int(Size-off)))
 		if rng.IntN(3) == 0 {
