@@ -22,8 +22,10 @@ const (
 	// FS, in bytes; writers wait beyond.
 	FileDirtyMax = 16 << 20
 	DirtyMax     = 128 << 20
-	// FileRunsMax is the most runs of one file in flight.
-	FileRunsMax = 12
+	// FileRunsMax and FileFlightMax bound what of one file is in flight: runs,
+	// and bytes.
+	FileRunsMax   = 96
+	FileFlightMax = 12 << 20
 	// FlushAge is how long data stays dirty when nothing else flushes it.
 	FlushAge = time.Second
 	// ReleaseDelay and ReleaseBatch bound how long, and how many, closed files

@@ -39,20 +39,20 @@ type inode struct {
 	mtime    int64
 	writeSeq uint64
 
-	dirty  extents
-	runs   map[uint64][]*run // unfinished, by piece, oldest first
-	queue  []*run            // ready to start
-	flying int
-	made   uint64 // runs made so far
-	left   int    // unfinished runs
-	lost   uint64 // runs up to this one are not sent: their session is gone
-	waits  []*wait
-	aging  bool   // the flush timer is set
-	plain  uint64 // plain runs finished so far
-	synced uint64 // value of plain that a Sync has covered
-	whole  bool   // a Sync covered everything at some time, and no other client changed the file since
-	errs   uint64 // failures so far
-	err    error  // the last
+	dirty               extents
+	runs                map[uint64][]*run // unfinished, by piece, oldest first
+	queue               []*run            // ready to start
+	flying, flyingBytes int
+	made                uint64 // runs made so far
+	left                int    // unfinished runs
+	lost                uint64 // runs up to this one are not sent: their session is gone
+	waits               []*wait
+	aging               bool   // the flush timer is set
+	plain               uint64 // plain runs finished so far
+	synced              uint64 // value of plain that a Sync has covered
+	whole               bool   // a Sync covered everything at some time, and no other client changed the file since
+	errs                uint64 // failures so far
+	err                 error  // the last
 }
 
 // hold returns the state of an inode with one more open, so that it is not

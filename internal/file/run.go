@@ -184,7 +184,7 @@ func (i *inode) sealGroup(group []*extent, sync bool) {
 
 // start sends runs that are ready. mu must be held.
 func (i *inode) start() {
-	for i.flying < FileRunsMax && len(i.queue) > 0 {
+	for i.flying < FileRunsMax && i.flyingBytes < FileFlightMax && len(i.queue) > 0 {
 		r := i.queue[0]
 		i.queue = i.queue[1:]
 		if r.n <= i.lost {
@@ -192,6 +192,7 @@ func (i *inode) start() {
 			continue
 		}
 		i.flying++
+		i.flyingBytes += len(r.data)
 		i.fs.work.Add(1)
 		go i.send(r)
 	}
@@ -221,6 +222,7 @@ func (i *inode) send(r *run) {
 	}
 	i.mu.Lock()
 	i.flying--
+	i.flyingBytes -= len(r.data)
 	i.finish(r, err)
 	i.start()
 	i.mu.Unlock()

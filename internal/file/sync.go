@@ -117,6 +117,13 @@ func (i *inode) truncate(ctx context.Context, size uint64, set func() (*wire.Ent
 	if err := i.flush(ctx, false); err != nil {
 		return err
 	}
+	// Data beyond the size that the leader knows would not be cut, and come
+	// back when the file grows again.
+	if i.beyond(size) {
+		if err := i.commit(ctx); err != nil {
+			return err
+		}
+	}
 	i.commitMu.Lock()
 	defer i.commitMu.Unlock()
 	e, err := set()
@@ -133,4 +140,12 @@ func (i *inode) truncate(ctx context.Context, size uint64, set func() (*wire.Ent
 	i.changed, i.localEnd = false, 0
 	i.mu.Unlock()
 	return nil
+}
+
+// beyond tells whether data beyond size may be in the object without the
+// leader knowing.
+func (i *inode) beyond(size uint64) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.changed && i.localEnd > size
 }

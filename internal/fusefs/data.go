@@ -98,9 +98,12 @@ func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
-// writeFromCache is set in WriteIn.WriteFlags when the data comes out of the
-// page cache (a shared mapping), not from write(2).
-const writeFromCache = 1 << 0
+// Bits of WriteIn.WriteFlags: the data comes out of the page cache (a shared
+// mapping), not from write(2); and the writer may not keep setuid and setgid.
+const (
+	writeFromCache = 1 << 0
+	writeKillPriv  = 1 << 2
+)
 
 // Write implements fuse.RawFileSystem.
 func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
@@ -110,6 +113,11 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	}
 	ctx, cancel := f.context()
 	defer cancel()
+	if in.WriteFlags&writeKillPriv != 0 {
+		if err := f.killPrivileges(ctx, h); err != nil {
+			return 0, f.status("write", err)
+		}
+	}
 	if err := f.write(ctx, h, in, data); err != nil {
 		return 0, f.status("write", err)
 	}
@@ -128,6 +136,23 @@ func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, d
 	off, err := h.Append(ctx, data)
 	if err == nil && off != in.Offset {
 		f.note.drop(h.Inode()) // others appended before: the kernel's idea of the end is old
+	}
+	return err
+}
+
+// killPrivileges clears setuid, and setgid of what the group may execute.
+func (f *filesystem) killPrivileges(ctx context.Context, h *openFile) error {
+	mode := h.Attr().Mode
+	clean := mode &^ ashlar.ModeSetuid
+	if mode&0o010 != 0 {
+		clean &^= ashlar.ModeSetgid
+	}
+	if clean == mode {
+		return nil
+	}
+	_, err := f.fs.SetAttr(ctx, ashlar.Cred{Checked: true}, &wire.SetAttr{Inode: h.Inode(), Valid: wire.SetMode, Mode: clean})
+	if err == nil {
+		f.note.drop(h.Inode())
 	}
 	return err
 }

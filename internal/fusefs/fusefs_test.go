@@ -396,6 +396,37 @@ func TestAttributesAndSpace(t *testing.T) {
 	}
 }
 
+func TestAWriteByAnotherUserTakesSetuidAwayAndAsksForNoCapabilityEachTime(t *testing.T) {
+	c := filetest.New()
+	dir := mount(t, c)
+	ok(t, os.Chmod(filepath.Dir(dir), 0o755))
+	ok(t, os.Chmod(dir, 0o777))
+	p := filepath.Join(dir, "f")
+	ok(t, os.WriteFile(p, []byte("x"), 0o600))
+	ok(t, os.Chmod(p, 0o777|os.ModeSetuid|os.ModeSetgid))
+	cmd := exec.Command("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do echo more; done >> "+p)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234, Gid: 1234}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatal(string(out), err)
+	}
+	st, err := os.Stat(p)
+	ok(t, err)
+	if st.Mode() != 0o777 {
+		t.Fatal(st.Mode())
+	}
+	f, err := os.OpenFile(p, os.O_WRONLY, 0)
+	ok(t, err)
+	defer f.Close()
+	before := c.Count("GetXattr")
+	for range 100 {
+		_, err := f.WriteString("y")
+		ok(t, err)
+	}
+	if n := c.Count("GetXattr") - before; n > 2 {
+		t.Fatalf("%d requests for attributes in 100 writes", n)
+	}
+}
+
 func TestFileHandlesSurviveTheKernelsCaches(t *testing.T) {
 	dir := mount(t, filetest.New())
 	ok(t, os.MkdirAll(filepath.Join(dir, "a/b"), 0o755))

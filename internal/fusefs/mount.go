@@ -81,7 +81,8 @@ func (f *filesystem) mountOptions() *fuse.MountOptions {
 		DisableSplice: true, ExplicitDataCacheControl: true,
 		DisableReadDirPlus: f.o.FileTimeout == 0, // the kernel would ask again for every name
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_EXPORT_SUPPORT | fuse.CAP_ASYNC_DIO |
-			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DIRECT_IO_ALLOW_MMAP |
+			fuse.CAP_HANDLE_KILLPRIV_V2, // without it every write asks for a file capability first
 		DirectMountStrict: root,
 		Logger:            slog.NewLogLogger(f.o.Logger.Handler(), slog.LevelWarn),
 	}
