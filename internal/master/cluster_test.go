@@ -2,11 +2,13 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +31,7 @@ type cluster struct {
 	peers []Peer
 	nodes map[string]*testMaster
 	tune  func(*Config)
+	net   network
 }
 
 // testMaster is one process's worth: server, client and master.
@@ -42,6 +45,7 @@ type testMaster struct {
 
 func newCluster(t testing.TB, n int, tune func(*Config)) *cluster {
 	c := &cluster{t: t, dir: t.TempDir(), nodes: map[string]*testMaster{}, tune: tune}
+	c.net.init(c)
 	for i := range n {
 		c.peers = append(c.peers, Peer{Name: fmt.Sprintf("m%d", i+1), Addr: freeAddr(t)})
 	}
@@ -79,7 +83,7 @@ func (c *cluster) start(p Peer) *testMaster {
 	c.t.Helper()
 	id := rpc.Identity{Cluster: testCluster, Role: wire.RoleNode, Name: p.Name, Incarnation: 1, Secret: testSecret}
 	n := &testMaster{
-		name: p.Name, server: rpc.NewServer(id, rpc.ServerOptions{}), client: rpc.NewClient(id, rpc.ClientOptions{}),
+		name: p.Name, server: rpc.NewServer(id, rpc.ServerOptions{}), client: rpc.NewClient(id, rpc.ClientOptions{Dial: c.net.dialer(p.Name)}),
 		served: make(chan error, 1),
 	}
 	cfg := Config{
@@ -132,6 +136,55 @@ func (c *cluster) stop(name string) {
 	n.server.Close()
 	n.client.Close()
 	<-n.served
+}
+
+// network can cut masters off from each other; clients reach all of them.
+type network struct {
+	c     *cluster
+	mu    sync.Mutex
+	off   map[string]bool // by name
+	conns map[net.Conn][2]string
+}
+
+func (n *network) init(c *cluster) {
+	n.c, n.off, n.conns = c, map[string]bool{}, map[net.Conn][2]string{}
+}
+
+func (n *network) dialer(from string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		to := ""
+		for _, p := range n.c.peers {
+			if p.Addr == addr {
+				to = p.Name
+			}
+		}
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.off[from] || n.off[to] {
+			_ = conn.Close()
+			return nil, errors.New("cut off")
+		}
+		n.conns[conn] = [2]string{from, to}
+		return conn, nil
+	}
+}
+
+// cut takes a master off the others' network, or brings it back.
+func (n *network) cut(name string, off bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.off[name] = off
+	for conn, ends := range n.conns {
+		if off && (ends[0] == name || ends[1] == name) {
+			_ = conn.Close()
+			delete(n.conns, conn)
+		}
+	}
 }
 
 func (c *cluster) peer(name string) Peer {

@@ -118,7 +118,10 @@ func (t *transport) send(to uint64, b []byte) {
 	}
 	addr := t.addr(to)
 	if addr == "" {
-		return
+		t.ask()
+		if addr = t.addr(to); addr == "" {
+			return
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.m.ctx, sendWait)
 	defer cancel()
@@ -127,6 +130,28 @@ func (t *transport) send(to uint64, b []byte) {
 		if n := t.m.node.Load(); n != nil {
 			n.Unreachable(to)
 		}
+	}
+}
+
+// ask learns addresses from the configured masters: a member that has just
+// joined has no membership yet to find them in.
+func (t *transport) ask() {
+	for _, p := range t.m.cfg.Masters {
+		if p.Name == t.m.cfg.Name {
+			continue
+		}
+		r, err := t.m.askLeader(p.Addr)
+		if err != nil {
+			continue
+		}
+		t.mu.Lock()
+		for _, a := range r.Masters {
+			if t.addrs[uint64(a.ID)] == "" {
+				t.addrs[uint64(a.ID)] = a.Addr
+			}
+		}
+		t.mu.Unlock()
+		return
 	}
 }
 
