@@ -1,0 +1,291 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ashlarfs/ashlar/internal/devcluster"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// binary is the ashlar that is tested, built once by TestMain.
+var binary string
+
+// require skips, or fails if the environment demands it.
+func require(t *testing.T) {
+	t.Helper()
+	why := ""
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		why = "needs /dev/fuse: " + err.Error()
+	} else if os.Geteuid() != 0 {
+		why = "needs root, to keep owners of files and to mount"
+	}
+	if why == "" {
+		return
+	}
+	if os.Getenv("ASHLAR_E2E") == "required" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "ashlar-e2e-bin-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "ashlar")
+		out, err := exec.Command("go", "build", "-o", binary, "github.com/ashlarfs/ashlar/cmd/ashlar").CombinedOutput()
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "building ashlar: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// cluster is a local cluster of real processes.
+type cluster struct {
+	t    *testing.T
+	ctx  context.Context
+	dir  string
+	mnt  string
+	up   *exec.Cmd
+	done chan error
+}
+
+// readyTimeout is how long a start, or a recovery, may take.
+const readyTimeout = 60 * time.Second
+
+// start brings up a cluster of three nodes with a mount.
+func start(t *testing.T) *cluster {
+	t.Helper()
+	require(t)
+	dir, err := os.MkdirTemp("", "ashlar-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{t: t, ctx: t.Context(), dir: dir, mnt: filepath.Join(dir, "mnt"), done: make(chan error, 1)}
+	t.Cleanup(c.stop)
+	c.run()
+	return c
+}
+
+// run starts `dev up` and waits for its line beginning with "ready".
+func (c *cluster) run() {
+	c.t.Helper()
+	c.up = exec.Command(binary, "dev", "up", "--dir", c.dir, "--mount", c.mnt)
+	out, err := c.up.StdoutPipe()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var errs bytes.Buffer
+	c.up.Stderr = &errs
+	if err := c.up.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	ready := make(chan string, 1)
+	go func() {
+		defer close(ready)
+		s := bufio.NewScanner(out)
+		for s.Scan() {
+			if strings.HasPrefix(s.Text(), "ready") {
+				ready <- s.Text()
+			}
+		}
+	}()
+	select {
+	case line, ok := <-ready:
+		if !ok {
+			err := c.up.Wait()
+			c.up = nil
+			c.t.Fatalf("dev up: %v\n%s", err, errs.String())
+		}
+		c.t.Log(line)
+	case <-time.After(readyTimeout):
+		c.t.Fatalf("dev up is not ready after %v", readyTimeout)
+	}
+	go func() { c.done <- c.up.Wait() }()
+}
+
+// stop interrupts `dev up`, which unmounts and stops the nodes.
+func (c *cluster) stop() {
+	if c.up == nil {
+		return
+	}
+	if err := c.up.Process.Signal(os.Interrupt); err != nil {
+		c.t.Error(err)
+	}
+	select {
+	case err := <-c.done:
+		if err != nil {
+			c.t.Errorf("dev up ended with %v", err)
+		}
+	case <-time.After(2 * readyTimeout):
+		c.t.Errorf("dev up does not stop")
+		c.up.Process.Kill()
+	}
+	if c.t.Failed() {
+		c.logs()
+		c.t.Logf("everything is kept in %s", c.dir)
+		return
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		c.t.Error(err)
+	}
+}
+
+// logs shows the ends of all logs.
+func (c *cluster) logs() {
+	logs, _ := filepath.Glob(filepath.Join(c.dir, "n*", "log"))
+	for _, l := range append(logs, filepath.Join(c.dir, "mount.log")) {
+		b, err := os.ReadFile(l)
+		if err == nil {
+			c.t.Logf("%s:\n%s", l, b[max(0, len(b)-3000):])
+		}
+	}
+}
+
+// try runs an ashlar command.
+func (c *cluster) try(args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(c.ctx, binary, args...)
+	cmd.Env = append(os.Environ(), "ASHLAR_CLUSTER="+filepath.Join(c.dir, "client.toml"))
+	out, err := cmd.Output()
+	var e *exec.ExitError
+	if errors.As(err, &e) {
+		err = fmt.Errorf("ashlar %s: %w: %s", strings.Join(args, " "), err, e.Stderr)
+	}
+	return out, err
+}
+
+// ashlar runs an ashlar command that must succeed.
+func (c *cluster) ashlar(args ...string) []byte {
+	c.t.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+func (c *cluster) dev(verb string, args ...string) []byte {
+	c.t.Helper()
+	return c.ashlar(append([]string{"dev", verb, "--dir", c.dir}, args...)...)
+}
+
+func (c *cluster) devStatus() (st devcluster.Status) {
+	c.t.Helper()
+	if err := json.Unmarshal(c.dev("status", "-json"), &st); err != nil {
+		c.t.Fatal(err)
+	}
+	return st
+}
+
+// status is the state of the cluster; ok is false while nobody leads.
+func (c *cluster) status() (st wire.Status, ok bool) {
+	out, err := c.try("status", "-json")
+	if len(out) == 0 && err != nil {
+		return st, false
+	}
+	if err := json.Unmarshal(out, &st); err != nil {
+		c.t.Fatal(err)
+	}
+	return st, true
+}
+
+// poll waits until cond holds.
+func (c *cluster) poll(what string, cond func() bool) {
+	c.t.Helper()
+	deadline := time.Now().Add(readyTimeout)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("after %v still not: %s", readyTimeout, what)
+		}
+		<-tick.C
+	}
+}
+
+// leader returns the name of the leading node.
+func (c *cluster) leader() (name string) {
+	c.t.Helper()
+	c.poll("somebody leads", func() bool {
+		name = c.devStatus().Leader
+		return name != ""
+	})
+	return name
+}
+
+// redundant waits until every copy is there.
+func (c *cluster) redundant() {
+	c.t.Helper()
+	c.ashlar("status", "--wait", "--timeout", readyTimeout.String())
+}
+
+// killAll ends all nodes at once.
+func (c *cluster) killAll() {
+	c.t.Helper()
+	for _, n := range c.devStatus().Nodes {
+		if n.PID == 0 {
+			continue
+		}
+		if err := syscall.Kill(n.PID, syscall.SIGKILL); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	c.poll("all are dead", func() bool {
+		for _, n := range c.devStatus().Nodes {
+			if n.PID != 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// freshMount mounts the volume once more, with nothing cached, until the test
+// function is done.
+func (c *cluster) freshMount(fn func(dir string)) {
+	c.t.Helper()
+	dir, err := os.MkdirTemp(c.dir, "fresh-")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "mount", "--foreground", filepath.Join(c.dir, "client.toml")+":main", dir)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			c.t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			c.t.Errorf("the fresh mount ended with %v\n%s", err, errs.String())
+		}
+	}()
+	var outer, inner syscall.Stat_t
+	if err := syscall.Stat(c.dir, &outer); err != nil {
+		c.t.Fatal(err)
+	}
+	c.poll("the fresh mount is there", func() bool {
+		return syscall.Stat(dir, &inner) == nil && inner.Dev != outer.Dev
+	})
+	fn(dir)
+}
