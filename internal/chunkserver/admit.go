@@ -23,6 +23,7 @@ func (s *Server) handlers() {
 	h((*wire.Write)(nil).Kind(), s.handleWrite)
 	h((*wire.Read)(nil).Kind(), s.handleRead)
 	h((*wire.Sync)(nil).Kind(), s.handleSync)
+	h((*wire.Scrub)(nil).Kind(), s.handleScrub) // an administrator's command asks each node
 	node := func(k wire.Kind, f rpc.Handler) {
 		h(k, func(ctx context.Context, r *rpc.Request) (wire.Message, error) {
 			if r.Peer.Role != wire.RoleNode {
@@ -44,7 +45,6 @@ func (s *Server) handlers() {
 	node((*wire.Cut)(nil).Kind(), s.handleCut)
 	node((*wire.DeleteLayers)(nil).Kind(), s.handleDeleteLayers)
 	node((*wire.Yield)(nil).Kind(), s.handleYield)
-	node((*wire.Scrub)(nil).Kind(), s.handleScrub)
 }
 
 // again turns what was broken off here, because an epoch, a life or the
