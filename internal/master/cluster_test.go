@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -81,6 +82,9 @@ func testLogger(name string) *slog.Logger {
 
 func (c *cluster) start(p Peer) *testMaster {
 	c.t.Helper()
+	c.net.mu.Lock()
+	c.net.names[p.Addr] = p.Name
+	c.net.mu.Unlock()
 	id := rpc.Identity{Cluster: testCluster, Role: wire.RoleNode, Name: p.Name, Incarnation: 1, Secret: testSecret}
 	n := &testMaster{
 		name: p.Name, server: rpc.NewServer(id, rpc.ServerOptions{}), client: rpc.NewClient(id, rpc.ClientOptions{Dial: c.net.dialer(p.Name)}),
@@ -88,7 +92,7 @@ func (c *cluster) start(p Peer) *testMaster {
 	}
 	cfg := Config{
 		Name: p.Name, Addr: p.Addr, Cluster: testCluster, Secret: testSecret, Dir: filepath.Join(c.dir, p.Name),
-		Masters: c.peers, Server: n.server, RPC: n.client, Logger: testLogger(p.Name),
+		Masters: slices.Clone(c.peers), Server: n.server, RPC: n.client, Logger: testLogger(p.Name),
 		Lease: 600 * time.Millisecond, Dead: 800 * time.Millisecond, Renew: 100 * time.Millisecond,
 		ConsensusTick: 20 * time.Millisecond, Replicas: 1,
 	}
@@ -142,22 +146,17 @@ func (c *cluster) stop(name string) {
 type network struct {
 	c     *cluster
 	mu    sync.Mutex
-	off   map[string]bool // by name
+	off   map[string]bool   // by name
+	names map[string]string // by address
 	conns map[net.Conn][2]string
 }
 
 func (n *network) init(c *cluster) {
-	n.c, n.off, n.conns = c, map[string]bool{}, map[net.Conn][2]string{}
+	n.c, n.off, n.names, n.conns = c, map[string]bool{}, map[string]string{}, map[net.Conn][2]string{}
 }
 
 func (n *network) dialer(from string) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
-		to := ""
-		for _, p := range n.c.peers {
-			if p.Addr == addr {
-				to = p.Name
-			}
-		}
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "tcp", addr)
 		if err != nil {
@@ -165,6 +164,7 @@ func (n *network) dialer(from string) func(context.Context, string) (net.Conn, e
 		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		to := n.names[addr]
 		if n.off[from] || n.off[to] {
 			_ = conn.Close()
 			return nil, errors.New("cut off")

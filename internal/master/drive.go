@@ -33,6 +33,7 @@ func (l *lead) background() {
 	defer ticker.Stop()
 	yields := &yielding{active: map[ashlar.PGID]bool{}}
 	var slow, swept clock.Time
+	l.ensureCluster()
 	for {
 		kicked := false
 		select {
@@ -42,9 +43,7 @@ func (l *lead) background() {
 			kicked = true
 		case <-ticker.C():
 		}
-		if !l.m.initialised.Load() {
-			l.logged("making the cluster's first records", l.initCluster())
-		}
+		l.ensureCluster()
 		if !l.keepSteady() {
 			continue
 		}
@@ -61,6 +60,14 @@ func (l *lead) background() {
 			swept = now
 			l.sweep()
 		}
+	}
+}
+
+// ensureCluster writes the first records of a new cluster; nobody is served
+// before they are there.
+func (l *lead) ensureCluster() {
+	if !l.m.initialised.Load() {
+		l.logged("making the cluster's first records", l.initCluster())
 	}
 }
 

@@ -190,7 +190,11 @@ func TestAMasterThatLostItsDataIsNotLetInUnderItsOldID(t *testing.T) {
 
 func TestMastersAreAddedAndRemovedOnline(t *testing.T) {
 	removed := make(chan struct{})
-	c := newCluster(t, 1, nil)
+	c := newCluster(t, 1, func(cfg *Config) {
+		if cfg.Name == "m1" {
+			cfg.OnRemoved = func() { close(removed) }
+		}
+	})
 	c.startAll()
 	conn := c.dial("client")
 	dir := c.makeVolume(conn)
@@ -213,7 +217,6 @@ func TestMastersAreAddedAndRemovedOnline(t *testing.T) {
 		})
 	}
 	first := c.nodes["m1"]
-	first.master.cfg.OnRemoved = func() { close(removed) }
 	conn = c.dial("another")
 	c.do(conn, &wire.TransferLeader{}, &wire.Empty{})
 	eventually(t, "another leads", func() bool { return !first.master.Leads() })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/consensus"
 	"github.com/ashlarfs/ashlar/internal/rpc"
 	"github.com/ashlarfs/ashlar/internal/wire"
@@ -24,6 +25,9 @@ func (m *Master) handle() {
 			l, err := m.leader()
 			if err != nil {
 				return nil, err
+			}
+			if !m.initialised.Load() {
+				return nil, ashlar.E("", ashlar.NotReady, "", errors.New("the cluster is being made"))
 			}
 			reply, err := h(l, ctx, r)
 			return reply, m.wrap(err)

@@ -2,6 +2,7 @@ package master
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"path"
 
 	"github.com/ashlarfs/ashlar/internal/consensus"
@@ -45,7 +46,9 @@ func (a *machine) Apply(entries []consensus.Entry) error {
 			continue
 		}
 		s.accepted[len(s.accepted)-1] = true
-		m.log.Debug("apply", "index", e.Index, "note", b.Note)
+		if m.log.Enabled(m.ctx, slog.LevelDebug) {
+			m.log.Debug("apply", "index", e.Index, "note", b.Note)
+		}
 		s.ops = append(s.ops, b.Ops...)
 		now = b.Time
 		if m.concerns(b.Ops) {

@@ -192,6 +192,9 @@ func (m *Master) findLeader(context.Context, *rpc.Request) (wire.Message, error)
 			ID: ashlar.MemberID(mem.ID), Name: mem.Name, Addr: mem.Addr, Learner: mem.Learner, Started: rec.Started,
 		})
 	}
+	if tx.err != nil {
+		return nil, ashlar.E("find leader", ashlar.NotReady, "", tx.err)
+	}
 	return out, nil
 }
 

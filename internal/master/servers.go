@@ -22,8 +22,7 @@ type server struct {
 	disks       map[wire.UUID]wire.DiskInfo
 	progress    map[seat]wire.SyncProgress
 	synced      uint64
-	losing      bool   // its lease is over, or about to be declared so
-	fenced      uint64 // every fence up to this revision is acknowledged (I-7)
+	losing      bool // its lease is over, or about to be declared so
 }
 
 type seat struct {
@@ -84,6 +83,9 @@ func (l *lead) register(ctx context.Context, r *rpc.Request) (wire.Message, erro
 		if got, err = placement.Register(tx, env.Now, open, q); err == nil && got.Replaced != 0 {
 			err = session.Close(tx, got.Replaced)
 		}
+		if err == nil {
+			err = fencedAtStart(tx, got)
+		}
 		if err != nil {
 			tx.rollback()
 			return nil, "", err
@@ -108,9 +110,6 @@ func (l *lead) register(ctx context.Context, r *rpc.Request) (wire.Message, erro
 		return nil, err
 	}
 	s.renewed = l.m.clk.Now()
-	for _, f := range watch.Fences { // nothing was admitted in this life yet
-		s.fenced = max(s.fenced, f.Revision)
-	}
 	l.kickBackground()
 	l.m.log.Info("chunkserver registered", "node", q.Name, "id", uint32(got.Node), "disks", len(got.Disks))
 	return &wire.RegisterReply{
@@ -118,6 +117,16 @@ func (l *lead) register(ctx context.Context, r *rpc.Request) (wire.Message, erro
 		LeaseMs: ms(l.m.cfg.Lease), DeadMs: ms(l.m.cfg.Dead), RenewMs: ms(l.m.cfg.Renew),
 		Term: l.term, Time: l.opTime(), History: l.m.history(), Disks: got.Disks, Fences: watch.Fences, Watch: *watch,
 	}, nil
+}
+
+// fencedAtStart: a chunkserver that has admitted nothing yet, and holds the
+// fence list before it does, has acknowledged all of it (I-7).
+func fencedAtStart(tx meta.Tx, got *placement.Registered) error {
+	fences, err := session.Fences(tx)
+	if err != nil || len(fences) == 0 {
+		return err
+	}
+	return placement.Fenced(tx, got.Node, got.Session, fences[len(fences)-1].Revision)
 }
 
 func (l *lead) addServer(got *placement.Registered, q *wire.Register) {
@@ -266,20 +275,20 @@ func (l *lead) watchReply(node ashlar.NodeID) (*wire.WatchReply, error) {
 	return &wire.WatchReply{Revision: rev, Groups: v.OnNode(node), Fences: fences}, nil
 }
 
-func (l *lead) fenced(_ context.Context, r *rpc.Request) (wire.Message, error) {
+func (l *lead) fenced(ctx context.Context, r *rpc.Request) (wire.Message, error) {
 	if err := nodeOnly(r); err != nil {
 		return nil, err
 	}
 	q := r.Msg.(*wire.Fenced)
-	l.sessMu.Lock()
-	defer l.sessMu.Unlock()
-	s, err := l.bySession(q.Session)
+	node, err := l.reporter(q.Session)
 	if err != nil {
 		return nil, err
 	}
-	s.fenced = max(s.fenced, q.Revision)
+	err = l.change(ctx, func(tx meta.Tx, _ int64) (string, error) {
+		return fmt.Sprintf("node %d holds the fences up to %d", node, q.Revision), placement.Fenced(tx, node, q.Session, q.Revision)
+	})
 	l.kickBackground()
-	return &wire.Empty{}, nil
+	return &wire.Empty{}, err
 }
 
 func (l *lead) reportMember(ctx context.Context, r *rpc.Request) (wire.Message, error) {

@@ -156,11 +156,8 @@ func (l *lead) loadSessions(tx meta.Tx) error {
 			continue
 		}
 		cs := &clientSession{id: s.ID, name: s.Name, incarnation: s.Incarnation, renewed: now}
-		if s.State == session.Lost {
-			cs.losing, cs.fence = true, s.Fence
-		} else {
-			l.opens.await(s.ID)
-		}
+		cs.losing, cs.fence = s.State == session.Lost, s.Fence
+		l.opens.await(s.ID) // until its hello, or until it is lost and fenced
 		l.sessions[s.ID] = cs
 	}
 	return l.loadServers(tx, now)
@@ -376,14 +373,9 @@ func (l *lead) finishFences() {
 	var done []ashlar.SessionID
 	l.sessMu.Lock()
 	acked := ^uint64(0)
-	for id, n := range v.Nodes {
-		if !n.Up {
-			continue
-		}
-		if s := l.servers[id]; s == nil {
-			acked = 0
-		} else {
-			acked = min(acked, s.fenced)
+	for _, n := range v.Nodes {
+		if n.Up {
+			acked = min(acked, n.Fenced)
 		}
 	}
 	for id, s := range l.sessions {

@@ -53,6 +53,7 @@ type Node struct {
 	Up          bool
 	Since       int64 // when Up last changed
 	Drain       bool
+	Fenced      uint64 // it has acknowledged every fence up to this revision (I-7)
 }
 
 // Fields implements key.Record.
@@ -68,6 +69,7 @@ func (n *Node) Fields(c *wire.Codec) {
 	wire.Bool(c, &n.Up)
 	wire.I64(c, &n.Since)
 	wire.Bool(c, &n.Drain)
+	wire.U64(c, &n.Fenced)
 }
 
 // Disk is one disk of a chunkserver. It serves if it is Attached and its node

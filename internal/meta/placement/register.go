@@ -70,6 +70,19 @@ func Register(tx Tx, now int64, open func(ashlar.NodeID) (ashlar.SessionID, erro
 	return out, nil
 }
 
+// Fenced notes that a node has acknowledged every fence up to a revision, if
+// session is still the node's. It is logged because a new leader has to know,
+// and nobody tells it again.
+func Fenced(tx Tx, id ashlar.NodeID, session ashlar.SessionID, revision uint64) error {
+	n, ok, err := getNode(tx, id)
+	if err != nil || !ok || n.Session != session || n.Fenced >= revision {
+		return err
+	}
+	n.Fenced = revision
+	putNode(tx, n)
+	return nil
+}
+
 func (v *View) claimNode(m *wire.Register) (*Node, error) {
 	switch {
 	case m.Name == "" || len(m.Name) > ashlar.NameMax:
