@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/ashlarfs/ashlar/internal/config"
@@ -22,7 +23,6 @@ func printJSON(w io.Writer, v any) error {
 // printTable prints rows under a header, without lines around.
 func printTable(w io.Writer, header table.Row, rows []table.Row) {
 	t := table.NewWriter()
-	t.SetOutputMirror(w)
 	s := table.StyleLight
 	s.Options = table.OptionsNoBordersAndSeparators
 	s.Box.PaddingLeft = ""
@@ -31,7 +31,9 @@ func printTable(w io.Writer, header table.Row, rows []table.Row) {
 	t.SetStyle(s)
 	t.AppendHeader(header)
 	t.AppendRows(rows)
-	t.Render()
+	for line := range strings.Lines(t.Render() + "\n") {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n")) // the last column is padded too
+	}
 }
 
 func size(n uint64) string { return config.FormatSize(n) }

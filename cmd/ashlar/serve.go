@@ -31,6 +31,10 @@ import (
 // was admitted finished, disks synced.
 const stopTimeout = 10 * time.Second
 
+// handOverTimeout is how much of it handing over leadership may take: when all
+// nodes stop at once there is nobody to take it.
+const handOverTimeout = 2 * time.Second
+
 type serveOptions struct {
 	config   string
 	logLevel string
@@ -271,7 +275,9 @@ func (n *node) stop() error {
 	defer cancel()
 	var errs []error
 	if n.master != nil {
-		errs = append(errs, n.master.Stop(ctx))
+		mctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+		errs = append(errs, n.master.Stop(mctx))
+		cancel()
 	}
 	if n.chunkserver != nil {
 		errs = append(errs, n.chunkserver.Stop(ctx))

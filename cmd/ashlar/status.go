@@ -34,7 +34,7 @@ Health is "ok", "degraded" (a copy is missing), "at risk" (one copy is left)
 or "unavailable" (data cannot be served until a disk is back).
 
 With --wait it shows nothing until redundancy is full: every placement group
-has all its copies. The time to go is an estimate from the speed so far.
+has all its copies, and every disk with one is alive. The time to go is an estimate from the speed so far.
 
 ` + exits(exitOK, exitFailed, exitUsage, exitUnavailable, exitAtRisk),
 		Example: `  ashlar status
@@ -87,7 +87,9 @@ func statusOrWait(ctx context.Context, g *global, a *admin, o statusOptions) (*w
 		most = max(most, left)
 		b.say(fmt.Sprintf("making copies (%d groups)", groups))
 		b.set(most-left, most)
-		return st.Redundant, nil
+		// A leader that has just been elected counts copies before it has heard
+		// from every node: all must be alive, too.
+		return st.Redundant && st.Health == "ok", nil
 	})
 	b.done(err)
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -170,7 +172,8 @@ func summary(gs []wire.GroupStatus) string {
 
 func printMasters(g *global, st *wire.Status) {
 	var rows []table.Row
-	for _, m := range st.Masters {
+	masters := slices.SortedFunc(slices.Values(st.Masters), func(a, b wire.MasterStatus) int { return natural(a.Name, b.Name) })
+	for _, m := range masters {
 		role := "follower"
 		switch {
 		case m.Leader:
