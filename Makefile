@@ -34,8 +34,8 @@ race: ## run unit tests and stories under the race detector
 lint: ## run golangci-lint, installed into bin/ the first time
 	scripts/lint.sh
 
-bench: deps build ## measure a mounted volume against a plain local directory
-	scripts/bench.sh
+bench: deps build ## measure mounted volumes against a local directory and peers: a table of ratios
+	$(GO) run ./test/bench -bin $(ASHLAR) $(BENCH)
 
 fuzz: ## run every fuzz target for FUZZ (default 10s) each
 	scripts/fuzz.sh $(FUZZ)
