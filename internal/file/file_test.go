@@ -479,3 +479,18 @@ func TestATruncationElsewhereIsFollowed(t *testing.T) {
 		t.Fatalf("got %q", got)
 	}
 }
+
+func TestTheKernelsQuestionBeforeAWriteIsAnsweredHereForANewFile(t *testing.T) {
+	c := filetest.New()
+	fs, _ := newFS(c)
+	h := create(t, fs, "f")
+	const name = "security.capability"
+	if _, err := fs.GetXattr(ctx, root, h.Inode(), name); !errors.Is(err, ashlar.NoAttr) || c.Count("GetXattr") != 0 {
+		t.Fatal(err, c.Count("GetXattr"))
+	}
+	ok(t, fs.SetXattr(ctx, root, h.Inode(), name, []byte("x"), 0))
+	if v, err := fs.GetXattr(ctx, root, h.Inode(), name); err != nil || string(v) != "x" {
+		t.Fatal(v, err)
+	}
+	ok(t, h.Close(ctx))
+}

@@ -84,7 +84,7 @@ func (fs *FS) Create(ctx context.Context, cred ashlar.Cred, m *wire.Make, flags 
 	}
 	i.merge(&e, false)
 	i.mu.Lock()
-	i.whole = true // nothing of it was ever unsynced
+	i.whole, i.bare = true, true // nothing of it was ever unsynced
 	i.mu.Unlock()
 	return fs.handle(i, flags, true), true, nil
 }

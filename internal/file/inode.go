@@ -31,6 +31,7 @@ type inode struct {
 	valid bool // attr and ref have been set
 	attr  ashlar.Attr
 	ref   *Ref // replaced, never modified
+	bare  bool // made by this open, and no attribute set since
 
 	// What was written here and not committed: localEnd is the end of the
 	// furthest write, mtime the time of the last; writeSeq counts writes.

@@ -133,17 +133,40 @@ func (fs *FS) Readdir(ctx context.Context, cred ashlar.Cred, m *wire.Readdir) (*
 	return r, nil
 }
 
+// capability is what the kernel asks for before it writes to a file, to take
+// it away.
+const capability = "security.capability"
+
 // GetXattr reads an extended attribute.
 func (fs *FS) GetXattr(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode, name string) ([]byte, error) {
+	if name == capability && fs.bare(ino) {
+		return nil, ashlar.E("getxattr", ashlar.NoAttr, name, nil)
+	}
 	var r wire.XattrReply
 	err := fs.o.Meta.Do(ctx, cred, &wire.GetXattr{Inode: ino, Name: name}, &r)
 	return r.Value, err
+}
+
+// bare tells whether an open file was made here and has no attribute.
+func (fs *FS) bare(ino ashlar.Inode) bool {
+	i := fs.state(ino)
+	if i == nil {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.bare
 }
 
 // SetXattr sets an extended attribute; flags as setxattr(2) numbers them.
 func (fs *FS) SetXattr(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode, name string, value []byte, flags uint32) error {
 	if len(value) > ashlar.XattrValueMax {
 		return ashlar.E("setxattr", ashlar.TooBig, name, nil)
+	}
+	if i := fs.state(ino); i != nil {
+		i.mu.Lock()
+		i.bare = false
+		i.mu.Unlock()
 	}
 	return fs.o.Meta.Do(ctx, cred, &wire.SetXattr{Inode: ino, Name: name, Value: value, Flags: flags}, nil)
 }
