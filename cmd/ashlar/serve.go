@@ -232,8 +232,9 @@ func (n *node) startChunkserver(ctx context.Context) (err error) {
 	c := n.conf
 	conf := chunkserver.Config{
 		Name: c.Name, Addr: c.Advertise, Rack: c.Rack, DataDir: filepath.Join(c.Data, "chunkserver"),
-		Cluster: c.Cluster, Secret: c.Secret, FS: vfs.OS, Server: n.server, RPC: n.client, Leader: n.leader,
-		Clock: clock.Real, Logger: n.log,
+		Cluster: c.Cluster, Secret: c.Secret, FS: vfs.OS, Server: n.server, RPC: n.client,
+		Leader: &skewWatch{Leader: n.leader, clock: clock.Real, log: n.log},
+		Clock:  clock.Real, Logger: n.log,
 	}
 	boot, err := os.ReadFile(bootIDFile)
 	if err != nil {
