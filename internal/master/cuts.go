@@ -51,7 +51,7 @@ func (c *cuts) end(layer ashlar.LayerID) {
 // made; the operation is then evaluated again.
 func (l *lead) cut(ctx context.Context, need *meta.NeedCut) error {
 	k := l.cuts.join(need.Layer, func() {
-		l.wg.Go(func() { defer l.cuts.end(need.Layer); l.makeCut(need) })
+		l.spawn(func() { defer l.cuts.end(need.Layer); l.makeCut(need) })
 	})
 	select {
 	case <-k.ended:
@@ -135,7 +135,7 @@ func (l *lead) driveCuts() {
 	}
 	for _, need := range pending {
 		l.cuts.join(need.Layer, func() {
-			l.wg.Go(func() { defer l.cuts.end(need.Layer); l.makeCut(need) })
+			l.spawn(func() { defer l.cuts.end(need.Layer); l.makeCut(need) })
 		})
 	}
 }

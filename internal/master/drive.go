@@ -107,7 +107,7 @@ func (l *lead) placement(y *yielding) {
 	}
 	for _, q := range yields {
 		if y.begin(q.Group) {
-			l.wg.Go(func() { defer y.end(q.Group); l.yield(q) })
+			l.spawn(func() { defer y.end(q.Group); l.yield(q) })
 		}
 	}
 }

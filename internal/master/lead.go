@@ -102,6 +102,15 @@ func (l *lead) stop() {
 	}
 }
 
+// spawn runs f as part of the term; not once that has ended.
+func (l *lead) spawn(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.wg.Go(f)
+	}
+}
+
 // opTime returns the operation time: the time of day, but never back.
 func (l *lead) opTime() int64 {
 	wall := l.m.clk.Wall()

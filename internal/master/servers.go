@@ -161,7 +161,7 @@ func (l *lead) serverRenew(ctx context.Context, r *rpc.Request) (wire.Message, e
 		return nil, err
 	}
 	if len(failed) > 0 {
-		l.wg.Go(func() { l.disksFailed(q.Session, failed) })
+		l.spawn(func() { l.disksFailed(q.Session, failed) })
 	}
 	return &wire.ServerRenewReply{LeaseMs: ms(l.m.cfg.Lease), Term: l.term, Time: l.opTime()}, nil
 }
@@ -210,8 +210,14 @@ func (l *lead) disksFailed(id ashlar.SessionID, disks []wire.DiskInfo) {
 	}
 }
 
+// logged logs the failure of background work; what will simply be tried again
+// is of no interest.
 func (l *lead) logged(what string, err error) {
-	if err != nil && l.ctx.Err() == nil {
+	switch {
+	case err == nil || l.ctx.Err() != nil:
+	case ashlar.KindOf(err).Retryable():
+		l.m.log.Debug(what, "err", err)
+	default:
 		l.m.log.Warn(what, "err", err)
 	}
 }

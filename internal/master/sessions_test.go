@@ -192,3 +192,63 @@ func TestStatusNamesWhatHelps(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 }
+
+func TestAClientMayNotSpeakAsANode(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	c.leader()
+	client := c.clientRPC("intruder")
+	for _, m := range []wire.Message{
+		&wire.Register{Name: "x"}, &wire.ServerRenew{}, &wire.Watch{}, &wire.Fenced{}, &wire.ReportMember{},
+		&wire.ReportSynced{}, &wire.ReportDisk{}, &wire.SnapshotBegin{}, &wire.SnapshotData{}, &wire.SnapshotEnd{}, &wire.Raft{},
+	} {
+		if err := client.Call(c.ctx(), c.peers[0].Addr, m, nil); ashlar.KindOf(err) != ashlar.Auth {
+			t.Errorf("%T: %v", m, err)
+		}
+	}
+}
+
+// A session that is unknown, speaks through an old connection, or has not said
+// hello is not served.
+func TestOnlyTheNewestConnectionOfALiveSessionIsServed(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	c.leader()
+	client, addr := c.clientRPC("raw"), c.peers[0].Addr
+	var open wire.SessionOpenReply
+	eventually(t, "a session", func() bool {
+		return client.Call(c.ctx(), addr, &wire.SessionOpen{Name: "raw", Incarnation: 5, Nonce: 6}, &open) == nil
+	})
+	var again wire.SessionOpenReply
+	if err := client.Call(c.ctx(), addr, &wire.SessionOpen{Name: "raw", Incarnation: 5, Nonce: 6}, &again); err != nil || again.Session != open.Session {
+		t.Fatalf("a retry opened %d after %d: %v", again.Session, open.Session, err)
+	}
+	find := func(s ashlar.SessionID, generation uint64) ashlar.Kind {
+		o := &wire.Operation{Session: s, Generation: generation, Body: &wire.FindVolume{Name: "none"}}
+		return ashlar.KindOf(client.Call(c.ctx(), addr, o, &wire.VolumeReply{}))
+	}
+	hello := &wire.SessionHello{Session: open.Session, Incarnation: 5, Generation: 3}
+	if err := client.Call(c.ctx(), addr, hello, &wire.SessionRenewReply{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		session    ashlar.SessionID
+		generation uint64
+		want       ashlar.Kind
+	}{
+		{open.Session, 3, ashlar.NotExist}, {open.Session, 2, ashlar.NoSession}, {open.Session + 99, 3, ashlar.NoSession},
+	} {
+		if got := find(x.session, x.generation); got != x.want {
+			t.Errorf("session %d generation %d: %v, want %v", x.session, x.generation, got, x.want)
+		}
+	}
+	if err := client.Call(c.ctx(), addr, &wire.SessionRenew{Session: open.Session, Incarnation: 4}, &wire.SessionRenewReply{}); ashlar.KindOf(err) != ashlar.NoSession {
+		t.Errorf("renewed by another incarnation: %v", err)
+	}
+	if err := client.Call(c.ctx(), addr, &wire.SessionClose{Session: open.Session}, &wire.Empty{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := find(open.Session, 3); got != ashlar.NoSession {
+		t.Errorf("closed: %v", got)
+	}
+}
