@@ -28,6 +28,7 @@ type options struct {
 	small   int
 	run     time.Duration
 	targets string
+	phases  string
 	keep    bool
 }
 
@@ -41,6 +42,7 @@ func main() {
 	flag.IntVar(&o.small, "small", 2000, "files of 16 KiB")
 	flag.DurationVar(&o.run, "time", 4*time.Second, "length of each random I/O figure")
 	flag.StringVar(&o.targets, "targets", "local,ashlar,moosefs", "what to measure, in this order")
+	flag.StringVar(&o.phases, "phases", "", "parts of the work, of seq,rand,meta,small,tree (default: all; rand needs seq)")
 	flag.BoolVar(&o.keep, "keep", false, "keep the directory")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -110,7 +112,7 @@ func run(ctx context.Context, o options) error {
 					return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 				},
 			}
-			if err := w.all(); err != nil {
+			if err := w.do(o.phases); err != nil {
 				return fmt.Errorf("%s: %w", t.name(), err)
 			}
 			res.add(t.name(), w.out)

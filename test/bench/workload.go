@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -77,9 +79,22 @@ func (w *workload) parallel(name string, n, t int, op func(i int) error) error {
 	return nil
 }
 
-func (w *workload) all() error {
-	for _, phase := range []func() error{w.sequential, w.random, w.metadata, w.smallFiles, w.tree} {
-		if err := phase(); err != nil {
+// phases are the parts of the work, in order.
+var phases = []struct {
+	name string
+	run  func(*workload) error
+}{
+	{"seq", (*workload).sequential}, {"rand", (*workload).random}, {"meta", (*workload).metadata},
+	{"small", (*workload).smallFiles}, {"tree", (*workload).tree},
+}
+
+// do runs the phases that are named, all for "".
+func (w *workload) do(names string) error {
+	for _, p := range phases {
+		if names != "" && !slices.Contains(strings.Split(names, ","), p.name) {
+			continue
+		}
+		if err := p.run(w); err != nil {
 			return err
 		}
 	}
