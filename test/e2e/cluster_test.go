@@ -71,6 +71,9 @@ type cluster struct {
 // readyTimeout is how long a start, or a recovery, may take.
 const readyTimeout = 60 * time.Second
 
+// stopReserve is how much of a test's time is kept for stopping the cluster.
+const stopReserve = 25 * time.Second
+
 // start brings up a cluster of three nodes with a mount.
 func start(t *testing.T) *cluster {
 	t.Helper()
@@ -79,7 +82,13 @@ func start(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, ctx: t.Context(), dir: dir, mnt: filepath.Join(dir, "mnt"), done: make(chan error, 1)}
+	ctx := t.Context()
+	if d, ok := t.Deadline(); ok { // fail in time to stop what was started
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, d.Add(-stopReserve))
+		t.Cleanup(cancel)
+	}
+	c := &cluster{t: t, ctx: ctx, dir: dir, mnt: filepath.Join(dir, "mnt"), done: make(chan error, 1)}
 	t.Cleanup(c.stop)
 	c.run()
 	return c

@@ -51,7 +51,7 @@ func TestFilesSurviveWhateverIsKilled(t *testing.T) {
 
 	var files atomic.Int64
 	step(t, "a source tree is copied in", func() {
-		if err := copyTree(t.Context(), src, one, &files); err != nil {
+		if err := copyTree(c.ctx, src, one, &files); err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("%d files", files.Load())
@@ -61,7 +61,7 @@ func TestFilesSurviveWhateverIsKilled(t *testing.T) {
 	step(t, "the leader's node and then another die during a second copy", func() {
 		var second atomic.Int64
 		done := make(chan error, 1)
-		go func() { done <- copyTree(t.Context(), src, two, &second) }()
+		go func() { done <- copyTree(c.ctx, src, two, &second) }()
 		c.poll("a part is copied", func() bool { return second.Load() > total/10 })
 		first := c.leader()
 		c.dev("kill", first)
