@@ -57,6 +57,8 @@ type catchup struct {
 	member  ashlar.DiskID
 	epoch   ashlar.Epoch
 	barrier uint64
+	attach  uint64 // the attachment it belongs to
+	pass    uint64 // of the attempt
 	copies  int
 	ctx     context.Context
 }
@@ -68,7 +70,7 @@ func (q *catchups) add(t *seat, a *replication.Action) {
 	t.mu.Lock()
 	copies := t.sm.Config().Count(ashlar.InSync)
 	t.mu.Unlock()
-	c := &catchup{t: t, member: a.Disk, epoch: a.Epoch, barrier: a.Committed, copies: copies, ctx: t.job(a.Disk, a.Epoch)}
+	c := &catchup{t: t, member: a.Disk, epoch: a.Epoch, barrier: a.Committed, attach: a.Num, copies: copies, ctx: t.job(a.Disk, a.Epoch)}
 	q.mu.Lock()
 	q.waiting = append(q.waiting, c)
 	q.mu.Unlock()
@@ -151,7 +153,9 @@ func (c *catchup) run() {
 
 func (c *catchup) reportSynced() error {
 	l := c.t.l
-	if !c.t.attached(c.member, c.epoch) {
+	ok := false
+	c.t.step(nil, func(g *replication.Group) { ok = g.Promise(c.member, c.epoch, c.attach) })
+	if !ok {
 		return nil // it began anew meanwhile; another catch-up follows
 	}
 	err := l.s.cfg.Leader.Call(c.ctx, &wire.ReportSynced{Session: l.session, Group: c.t.group, Epoch: c.epoch, Disk: c.member}, nil)
@@ -180,8 +184,9 @@ func (c *catchup) all() error {
 	if err := c.call(&wire.ReplicaCommit{Disk: c.member, Group: t.group, Epoch: c.epoch, Committed: c.barrier}, nil); err != nil {
 		return err
 	}
+	c.pass = t.l.passes.Add(1)
 	var rep wire.CatchupReply
-	req := &wire.Catchup{Disk: c.member, Group: t.group, Epoch: c.epoch, Gens: t.d.store.Generations(t.group)}
+	req := &wire.Catchup{Disk: c.member, Group: t.group, Epoch: c.epoch, Pass: c.pass, Gens: t.d.store.Generations(t.group)}
 	t.mu.Lock()
 	req.Inflight, req.Horizons = t.sm.Results()
 	t.mu.Unlock()
@@ -233,7 +238,7 @@ func (c *catchup) chunks(rep *wire.CatchupReply) error {
 			return err
 		}
 		for _, k := range keys {
-			if err := c.chunk(k, rep.Since, whole[k] || missing[k], ranges[k]); err != nil {
+			if err := c.chunk(k, rep.Since, whole[k], missing[k], ranges[k]); err != nil {
 				return err
 			}
 		}
@@ -257,7 +262,7 @@ func (c *catchup) list(from wire.ChunkKey) (keys []wire.ChunkKey, missing map[wi
 	if keys, err = t.d.store.Keys(t.group, from, listPage); err != nil {
 		return nil, nil, false, err
 	}
-	m := &wire.ChunkList{Disk: c.member, Group: t.group, Epoch: c.epoch, From: from, Chunks: keys}
+	m := &wire.ChunkList{Disk: c.member, Group: t.group, Epoch: c.epoch, Pass: c.pass, From: from, Chunks: keys}
 	if more = len(keys) == listPage; more {
 		m.To = keys[len(keys)-1]
 		m.To.Index++
@@ -274,24 +279,24 @@ func (c *catchup) list(from wire.ChunkKey) (keys []wire.ChunkKey, missing map[wi
 }
 
 // chunk copies what the member lacks of one chunk: the regions changed since
-// it was in-sync, and what it had in flight itself. If everything here is
-// newer than that, the chunk was made since, and replaces what is there.
-func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole bool, extra []chunkstore.Region) error {
+// it was in-sync, and what it had in flight itself.
+func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing bool, extra []chunkstore.Region) error {
 	k := chunkstore.Key{Group: c.t.group, Layer: ck.Layer, Index: ck.Index}
-	if info, ok, err := c.t.d.store.Info(k); err != nil {
+	info, ok, err := c.t.d.store.Info(k)
+	if err != nil || !ok {
 		return err
-	} else if !ok || !info.Damaged && !whole && info.ChangedEpoch <= since && len(extra) == 0 {
+	}
+	if !info.Damaged && !whole && !missing && info.ChangedEpoch <= since && len(extra) == 0 {
 		return nil
 	}
-	regions, err := c.begin(k, since, whole)
+	regions, err := c.regions(k, since, whole, missing)
 	if err != nil {
 		return err
 	}
 	for _, r := range merge(regions, extra) {
 		for off := r.Off; off < r.Off+r.Len; off += ashlar.IOMax {
 			n := min(r.Off+r.Len-off, ashlar.IOMax)
-			s := span(ck.Layer, ck.Index, off, n, true)
-			if err := c.copyRange(k, s, off, n, false); err != nil {
+			if err := c.copyRange(k, off, n); err != nil {
 				return err
 			}
 		}
@@ -299,37 +304,27 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole bool, extra 
 	return nil
 }
 
-// begin decides what to copy, with writes to the chunk kept out, and empties
-// the member's chunk if it is to be replaced.
-func (c *catchup) begin(k chunkstore.Key, since ashlar.Epoch, whole bool) ([]chunkstore.Region, error) {
+// regions decides what to copy. If everything here is newer than what the
+// member has, the chunk was perhaps made since, and the member's is an older
+// one: then all of it is copied, absent blocks too. It is not emptied first: a
+// catch-up that is cut short must leave what no other member would send again.
+func (c *catchup) regions(k chunkstore.Key, since ashlar.Epoch, whole, missing bool) ([]chunkstore.Region, error) {
 	t := c.t
-	s := &replication.Span{Layer: k.Layer, Chunk: k.Index, End: ashlar.ChunkSizeMax, Shared: true}
-	if err := t.lock(c.ctx, c.epoch, s); err != nil {
-		return nil, err
-	}
-	defer t.unlock(s)
 	all, err := t.d.store.ChangedRegions(k, 0)
-	if err != nil {
-		return nil, err
+	if err != nil || missing {
+		return all, err
 	}
-	changed := all
 	if !whole {
-		if changed, err = t.d.store.ChangedRegions(k, since); err != nil {
-			return nil, err
+		changed, err := t.d.store.ChangedRegions(k, since)
+		if err != nil || size(changed) < size(all) {
+			return changed, err
 		}
-	}
-	if size(changed) < size(all) {
-		return changed, nil
 	}
 	info, ok, err := t.d.store.Info(k)
 	if err != nil || !ok {
 		return nil, err
 	}
-	m := &wire.Copy{
-		Disk: c.member, Group: t.group, Epoch: c.epoch, Layer: k.Layer, Chunk: k.Index,
-		ChunkSize: info.ChunkSize, Owner: info.Owner, Hint: info.Hint, Replace: true,
-	}
-	return changed, c.call(m, nil)
+	return []chunkstore.Region{{Len: info.ChunkSize}}, nil
 }
 
 func size(rs []chunkstore.Region) (n uint64) {
@@ -353,8 +348,9 @@ func merge(regions, extra []chunkstore.Region) []chunkstore.Region {
 
 // copyRange sends one range as it is now. Damage here is mended first, from a
 // member that has a good copy.
-func (c *catchup) copyRange(k chunkstore.Key, s *replication.Span, off, n uint32, replace bool) error {
+func (c *catchup) copyRange(k chunkstore.Key, off, n uint32) error {
 	t := c.t
+	s := span(k.Layer, k.Index, off, n, true)
 	if err := t.lock(c.ctx, c.epoch, s); err != nil {
 		return err
 	}
@@ -372,7 +368,7 @@ func (c *catchup) copyRange(k chunkstore.Key, s *replication.Span, off, n uint32
 	if m.ChunkSize == 0 { // deleted meanwhile, there too
 		return nil
 	}
-	m.Disk, m.Replace = c.member, replace
+	m.Disk, m.Pass = c.member, c.pass
 	if wait := t.l.s.budget.take(len(m.Data)); wait > 0 {
 		t.l.s.sleep(c.ctx, wait)
 	}

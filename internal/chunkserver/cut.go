@@ -117,7 +117,7 @@ func (t *seat) onAll(ctx context.Context, e ashlar.Epoch, layer ashlar.LayerID, 
 	var wg sync.WaitGroup
 	for i, d := range members {
 		wg.Go(func() {
-			err := t.call(t.job(d, e), d, e, remote(d), nil)
+			err := t.surely(d, e, remote(d))
 			if ashlar.KindOf(err) == ashlar.IO {
 				t.failed(d, e, err)
 			}

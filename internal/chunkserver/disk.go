@@ -177,9 +177,8 @@ var _ replication.Slots = groupSlots{}
 
 func (s *slots) of(g ashlar.PGID) groupSlots { return groupSlots{s, g} }
 
+// take makes a place a new slot. s.mu must be held.
 func (s *slots) take(place int) replication.Slot {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.serial[place]++
 	return replication.Slot(s.serial[place]<<placeBits | uint32(place))
 }
@@ -196,6 +195,8 @@ func (s *slots) with(slot replication.Slot, f func(place int)) {
 
 // Begin implements replication.Slots.
 func (g groupSlots) Begin(e ashlar.Epoch, num uint64, rec *wire.Inflight) (replication.Slot, error) {
+	g.s.mu.Lock()
+	defer g.s.mu.Unlock()
 	place, err := g.s.t.Begin(g.group, e, num, rec)
 	if err != nil {
 		return replication.NoSlot, err
@@ -214,6 +215,8 @@ func (g groupSlots) Free(slot replication.Slot) { g.s.with(slot, g.s.t.Free) }
 
 // restore returns what is noted of a group.
 func (s *slots) restore(g ashlar.PGID) []replication.Restored {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var out []replication.Restored
 	for _, e := range s.t.List(g) {
 		out = append(out, replication.Restored{Inflight: e.Inflight, Slot: s.take(e.Slot)})

@@ -257,6 +257,7 @@ func TestRandomKillsLoseNothing(t *testing.T) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	last := make([][]byte, 8)
+	logs := make([][]string, 8)
 	for w := range last {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(w), 1))
@@ -275,6 +276,8 @@ func TestRandomKillsLoseNothing(t *testing.T) {
 					return
 				}
 				copy(shadow[off:], data)
+				g := c.groupNow(ashlar.PGID(1 + w%2))
+				logs[w] = append(logs[w], fmt.Sprintf("%d+%d e%d", off, len(data), g.Epoch))
 			}
 		})
 	}
@@ -291,7 +294,18 @@ func TestRandomKillsLoseNothing(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	for w, shadow := range last {
-		c.mustRead(ashlar.PGID(1+w%2), ashlar.LayerID(10+w), 0, 0, shadow)
+		id, layer := ashlar.PGID(1+w%2), ashlar.LayerID(10+w)
+		got, err := c.read(id, layer, 0, 0, uint32(len(shadow)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range got {
+			if got[i] != shadow[i] {
+				c.explain()
+				t.Errorf("writer %d: group %d differs from byte %d on: got %x want %x; its writes: %v", w, id, i, got[i:i+8], shadow[i:i+8], logs[w])
+				break
+			}
+		}
 	}
 	if d, _ := c.scrub(t); d != 0 {
 		t.Fatalf("%d blocks differ between members", d)

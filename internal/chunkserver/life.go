@@ -34,6 +34,7 @@ type life struct {
 	cancel  context.CancelCauseFunc
 	tasks   sync.WaitGroup
 	queue   *catchups
+	passes  atomic.Uint64 // attempts at catch-ups
 
 	mu       sync.RWMutex
 	ending   bool

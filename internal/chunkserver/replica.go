@@ -138,8 +138,10 @@ func (s *Server) handleCatchup(ctx context.Context, r *rpc.Request) (wire.Messag
 	defer l.leave()
 	rep := &wire.CatchupReply{}
 	err = t.guarded(m.Epoch, func() error {
-		if err := t.quiesce(ctx); err != nil {
-			return err
+		if m.Pass != 0 {
+			if err := t.beginPass(ctx, m.Epoch, m.Pass); err != nil {
+				return err
+			}
 		}
 		if err := t.d.store.SetGenerations(m.Group, m.Gens); err != nil {
 			return err
@@ -163,23 +165,6 @@ func (s *Server) handleCatchup(ctx context.Context, r *rpc.Request) (wire.Messag
 	return rep, nil
 }
 
-// quiesce waits until no write is being applied here that the primary gave up
-// on: what it copies from now on is newer (L-3).
-func (t *seat) quiesce(ctx context.Context) error {
-	for {
-		t.mu.Lock()
-		busy := t.sm.Busy()
-		t.mu.Unlock()
-		if !busy {
-			return nil
-		}
-		t.l.s.sleep(ctx, retryMin)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-}
-
 func keyLess(a, b wire.ChunkKey) bool {
 	return a.Layer < b.Layer || a.Layer == b.Layer && a.Index < b.Index
 }
@@ -194,7 +179,7 @@ func (s *Server) handleChunkList(_ context.Context, r *rpc.Request) (wire.Messag
 	}
 	defer l.leave()
 	rep := &wire.ChunkListReply{}
-	if err := t.guarded(m.Epoch, func() error { return t.compare(m, rep) }); err != nil {
+	if err := t.inPass(m.Epoch, m.Pass, func() error { return t.compare(m, rep) }); err != nil {
 		return nil, err
 	}
 	return rep, nil
@@ -246,7 +231,7 @@ func (s *Server) handleCopy(_ context.Context, r *rpc.Request) (wire.Message, er
 	}
 	defer l.leave()
 	k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
-	return nil, t.guarded(m.Epoch, func() error {
+	return nil, t.inPass(m.Epoch, m.Pass, func() error {
 		if len(m.States) == 0 && !m.Replace {
 			return nil
 		}
@@ -270,6 +255,11 @@ func (s *Server) handleCatchupEnd(_ context.Context, r *rpc.Request) (wire.Messa
 		return nil, err
 	}
 	return nil, t.guarded(m.Epoch, func() error {
+		var err error
+		t.step(nil, func(g *replication.Group) { err = g.Caught(m.Epoch) })
+		if err != nil {
+			return err
+		}
 		for _, ck := range t.d.store.Suspect(m.Group) {
 			t.d.store.ClearSuspect(chunkstore.Key{Group: m.Group, Layer: ck.Layer, Index: ck.Index})
 		}

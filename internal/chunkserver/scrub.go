@@ -157,7 +157,7 @@ func (t *seat) repair(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) err
 			b.damaged.Add(n)
 			t.d.differed.Add(n)
 			t.l.s.log.Warn("blocks differ between members", "chunk", k.String(), "off", r.Off, "bytes", r.Len, "disk", m)
-			if err := t.push(ctx, k, m, r, e); err != nil {
+			if err := t.push(k, m, r, e); err != nil {
 				return err
 			}
 			b.repaired.Add(n)
@@ -168,7 +168,7 @@ func (t *seat) repair(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) err
 }
 
 // push overwrites a range of a chunk on a member with what is here.
-func (t *seat) push(ctx context.Context, k chunkstore.Key, m ashlar.DiskID, r chunkstore.Region, e ashlar.Epoch) error {
+func (t *seat) push(k chunkstore.Key, m ashlar.DiskID, r chunkstore.Region, e ashlar.Epoch) error {
 	for off := r.Off; off < r.Off+r.Len; off += ashlar.IOMax {
 		c, err := t.export(k.Layer, k.Index, off, min(r.Off+r.Len-off, ashlar.IOMax), e)
 		if err != nil {
@@ -178,7 +178,7 @@ func (t *seat) push(ctx context.Context, k chunkstore.Key, m ashlar.DiskID, r ch
 		if c.ChunkSize == 0 {
 			c.ChunkSize, c.Replace = ashlar.ChunkSizeMin, true
 		}
-		if err := t.call(ctx, m, e, c, nil); err != nil {
+		if err := t.surely(m, e, c); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/ashlarfs/ashlar/internal/chunkstore"
 	"github.com/ashlarfs/ashlar/internal/clock"
 	"github.com/ashlarfs/ashlar/internal/replication"
+	"github.com/ashlarfs/ashlar/internal/rpc"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
@@ -31,6 +32,12 @@ type seat struct {
 	closing bool
 	told    uint64 // the commit number members were told last
 	seen    uint64 // the commit number at the last idle tick
+
+	// pass is that of the last Catchup in its epoch; copying counts what is
+	// being changed for one.
+	pass      uint64
+	passEpoch ashlar.Epoch
+	copying   int
 
 	work sync.WaitGroup // actions being carried out
 }
@@ -393,6 +400,66 @@ func (t *seat) commitIdle() {
 			_ = t.l.s.cfg.RPC.Call(ctx, t.addr(m), &wire.ReplicaCommit{Disk: m, Group: t.group, Epoch: e, Committed: n}, nil)
 		})
 	}
+}
+
+// inPass runs a change that belongs to a catch-up; one of an earlier attempt,
+// which the primary gave up, is refused.
+func (t *seat) inPass(e ashlar.Epoch, pass uint64, f func() error) error {
+	return t.guarded(e, func() error {
+		t.mu.Lock()
+		if pass != 0 && (t.passEpoch != e || t.pass != pass) {
+			t.mu.Unlock()
+			return ashlar.WrongEpoch
+		}
+		t.copying++
+		t.mu.Unlock()
+		defer func() {
+			t.mu.Lock()
+			t.copying--
+			t.mu.Unlock()
+		}()
+		return f()
+	})
+}
+
+// beginPass refuses earlier attempts from now on and returns when nothing of
+// them is being done.
+func (t *seat) beginPass(ctx context.Context, e ashlar.Epoch, pass uint64) error {
+	t.mu.Lock()
+	if t.passEpoch == e && pass < t.pass {
+		t.mu.Unlock()
+		return ashlar.WrongEpoch
+	}
+	t.passEpoch, t.pass = e, pass
+	t.mu.Unlock()
+	for {
+		t.mu.Lock()
+		busy := t.copying > 0 || t.sm.Busy()
+		t.mu.Unlock()
+		if !busy {
+			return nil
+		}
+		t.l.s.sleep(ctx, retryMin)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// surely makes a change on a member whose lateness would do harm: while it is
+// not known whether it was carried out, or may still be, it does not return
+// before the epoch is over. The member was reported then.
+func (t *seat) surely(d ashlar.DiskID, e ashlar.Epoch, req wire.Message) error {
+	ctx := t.job(d, e)
+	err := t.call(ctx, d, e, req, nil)
+	switch ashlar.KindOf(err) {
+	case ashlar.Unreachable, ashlar.Timeout, ashlar.Canceled:
+		if !errors.Is(err, rpc.ErrNotSent) {
+			t.failed(d, e, err)
+			<-ctx.Done()
+		}
+	}
+	return err
 }
 
 // damage returns the damaged ranges that an error tells of.

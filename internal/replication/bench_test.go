@@ -10,9 +10,9 @@ import (
 type noSlots struct{}
 
 func (noSlots) Begin(ashlar.Epoch, uint64, *wire.Inflight) (Slot, error) { return 1, nil }
-func (noSlots) Applied(Slot)                                            {}
-func (noSlots) Done(Slot)                                               {}
-func (noSlots) Free(Slot)                                               {}
+func (noSlots) Applied(Slot)                                             {}
+func (noSlots) Done(Slot)                                                {}
+func (noSlots) Free(Slot)                                                {}
 
 // BenchmarkWrite is one write through a primary with two other members.
 func BenchmarkWrite(b *testing.B) {

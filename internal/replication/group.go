@@ -41,6 +41,10 @@ type target struct {
 	// committed the catch-up may begin.
 	barrier uint64
 	caught  bool // ActCatchup was given
+	// pass numbers the attachments; promised: the masters were told that it
+	// is synced, so that it may be in-sync any moment.
+	pass     uint64
+	promised bool
 }
 
 // Group is one disk's seat in one placement group.
@@ -71,6 +75,7 @@ type Group struct {
 	yielded  bool
 	broken   error
 	closing  error
+	passes   uint64
 	// amnesia: power was lost, so what was noted before is gone, and a retry
 	// without a record, by a session below it, can not be judged (I-7).
 	amnesia ashlar.SessionID
@@ -207,7 +212,7 @@ func (g *Group) moved(cfg ashlar.Group) {
 		}
 		t.inc = cfg.Members[at].Incarnation
 		if t.state == ashlar.Syncing {
-			g.detach(t)
+			g.Failed(t.disk, cfg.Epoch, ashlar.Fenced)
 		}
 	}
 }
@@ -346,7 +351,9 @@ func (g *Group) adopted() {
 		} else {
 			seen[k] = true
 		}
-		if s != nil && (s.recs[f.Seq] != nil || f.Seq <= s.horizon) {
+		// That it is below the session's horizon proves nothing: the session
+		// may have given it up.
+		if s != nil && s.recs[f.Seq] != nil {
 			continue // alive here and sent again, or finished
 		}
 		g.equalise(f)
@@ -442,7 +449,8 @@ func (g *Group) resolve() {
 
 // attach lets a syncing member have every write from now on.
 func (g *Group) attach(t *target) {
-	t.attached, t.caught, t.barrier = true, false, g.next
+	g.passes++
+	t.attached, t.caught, t.barrier, t.pass = true, false, g.next, g.passes
 	g.catchups()
 }
 
@@ -459,6 +467,18 @@ func (g *Group) detach(t *target) {
 	}
 	g.emit(Action{Kind: ActAdopt, Disk: t.disk, Epoch: g.cfg.Epoch})
 	g.settle()
+}
+
+// Promise is asked before the masters are told that a member is synced: it
+// must still be attached as it was when that catch-up began. From then on it
+// counts as in-sync: a write waits for it until the next epoch (I-5).
+func (g *Group) Promise(d ashlar.DiskID, e ashlar.Epoch, pass uint64) bool {
+	t := g.target(d)
+	if e != g.cfg.Epoch || g.phase != Serving || t == nil || !t.attached || t.pass != pass {
+		return false
+	}
+	t.promised = true
+	return true
 }
 
 // Attached tells whether a syncing member gets every write of an epoch.
@@ -483,7 +503,7 @@ func (g *Group) catchups() {
 		t := &g.targets[i]
 		if t.state == ashlar.Syncing && t.attached && !t.caught && g.committed >= t.barrier {
 			t.caught = true
-			g.emit(Action{Kind: ActCatchup, Disk: t.disk, Epoch: g.cfg.Epoch, Committed: t.barrier})
+			g.emit(Action{Kind: ActCatchup, Disk: t.disk, Epoch: g.cfg.Epoch, Num: t.pass, Committed: t.barrier})
 		}
 	}
 }
@@ -495,7 +515,7 @@ func (g *Group) Failed(d ashlar.DiskID, e ashlar.Epoch, err error) {
 	if e != g.cfg.Epoch || g.phase < Adopting || g.phase == Closed || t == nil {
 		return
 	}
-	if t.state == ashlar.Syncing {
+	if t.state == ashlar.Syncing && !t.promised {
 		if t.attached {
 			g.detach(t)
 		}

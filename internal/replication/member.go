@@ -146,25 +146,17 @@ func (g *Group) Results() ([]wire.Inflight, []wire.Horizon) {
 
 // Resolve replaces what this member noted in earlier epochs by the primary's
 // results: everything of theirs was made equal. A syncing member keeps what
-// it had in flight until it is in-sync, because it is still to be copied.
+// it had in flight until Caught, because it is still to be copied.
 func (g *Group) Resolve(e ashlar.Epoch, results []wire.Inflight, horizons []wire.Horizon) error {
 	if e != g.cfg.Epoch || g.phase != Following {
 		return ashlar.WrongEpoch
-	}
-	live := make(map[*record]bool, len(g.notes))
-	for _, n := range g.notes {
-		live[n.rec] = true
 	}
 	for i := range results {
 		g.mem.keep(&results[i])
 	}
 	if at := g.cfg.Index(g.me); at >= 0 && g.cfg.Members[at].State == ashlar.InSync {
 		g.amnesia = 0
-		for _, r := range g.mem.all() {
-			if r.fate != done && !live[r] {
-				g.mem.drop(r)
-			}
-		}
+		g.forgetOld()
 	}
 	for _, z := range horizons {
 		g.mem.answered(g.mem.of(z.Session), z.Seq+1)
@@ -187,6 +179,31 @@ func (g *Group) Flying() []wire.Inflight {
 	return out
 }
 
+// Caught reports, at a syncing member, that everything it noted in earlier
+// epochs was copied from the primary and is durable: whether it had applied a
+// write then says nothing any more.
+func (g *Group) Caught(e ashlar.Epoch) error {
+	if e != g.cfg.Epoch || g.phase != Following {
+		return ashlar.WrongEpoch
+	}
+	g.forgetOld()
+	return nil
+}
+
+// forgetOld drops what was noted in earlier epochs and is not known to be on
+// every member.
+func (g *Group) forgetOld() {
+	live := make(map[*record]bool, len(g.notes))
+	for _, n := range g.notes {
+		live[n.rec] = true
+	}
+	for _, r := range g.mem.all() {
+		if r.fate != done && !live[r] {
+			g.mem.drop(r)
+		}
+	}
+}
+
 // Settled tells whether a write that a member noted is known to be on every
 // member: if it was applied there too, its range need not be copied again
 // unless it changed in a later epoch.
@@ -195,8 +212,6 @@ func (g *Group) Settled(f *wire.Inflight) bool {
 	if s == nil || !f.Applied {
 		return false
 	}
-	if r := s.recs[f.Seq]; r != nil {
-		return r.fate == done
-	}
-	return f.Seq <= s.horizon
+	r := s.recs[f.Seq]
+	return r != nil && r.fate == done
 }

@@ -261,6 +261,9 @@ func (c *cluster) catchup(s, to *seat, a Action) {
 	if err := to.g.Resolve(a.Epoch, res, hor); err != nil {
 		c.printf("resolve: %v", err)
 	}
+	if err := to.g.Caught(a.Epoch); err != nil {
+		c.printf("caught: %v", err)
+	}
 	c.printf("  copied blocks %v beyond e%d", copied, to.since)
 }
 

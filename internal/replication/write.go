@@ -73,7 +73,9 @@ func (g *Group) Order(op *Op) (Verdict, *Op, error) {
 		r = g.mem.record(s, w)
 	}
 	r.op, op.rec = op, r
-	op.span = Span{Layer: w.Layer, Chunk: w.Chunk, Off: w.Off, End: w.Off + w.Len, Owner: op}
+	// Whole blocks: what is copied and mended is blocks.
+	const b = ashlar.BlockSize
+	op.span = Span{Layer: w.Layer, Chunk: w.Chunk, Off: w.Off / b * b, End: (w.Off + w.Len + b - 1) / b * b, Owner: op}
 	if g.line.add(&op.span) {
 		g.start(op)
 	}

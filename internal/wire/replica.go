@@ -208,6 +208,7 @@ type Catchup struct {
 	Disk     ashlar.DiskID
 	Group    ashlar.PGID
 	Epoch    ashlar.Epoch
+	Pass     uint64 // numbers the attempts in an epoch; 0 for results alone
 	Gens     []ObjectGen
 	Horizons []Horizon
 	Inflight []Inflight // kept results, for retries
@@ -221,6 +222,7 @@ func (m *Catchup) Fields(c *Codec) {
 	U32(c, &m.Disk)
 	U32(c, &m.Group)
 	U64(c, &m.Epoch)
+	U64(c, &m.Pass)
 	List(c, &m.Gens, GensMax, objectGen)
 	List(c, &m.Horizons, InflightMax, func(c *Codec, h *Horizon) {
 		U64(c, &h.Session)
@@ -255,6 +257,7 @@ type ChunkList struct {
 	Disk   ashlar.DiskID
 	Group  ashlar.PGID
 	Epoch  ashlar.Epoch
+	Pass   uint64
 	From   ChunkKey
 	To     ChunkKey
 	Chunks []ChunkKey
@@ -268,6 +271,7 @@ func (m *ChunkList) Fields(c *Codec) {
 	U32(c, &m.Disk)
 	U32(c, &m.Group)
 	U64(c, &m.Epoch)
+	U64(c, &m.Pass)
 	chunkKey(c, &m.From)
 	chunkKey(c, &m.To)
 	List(c, &m.Chunks, ChunkListMax, chunkKey)
@@ -288,11 +292,14 @@ func (m *ChunkListReply) Fields(c *Codec) { List(c, &m.Missing, ChunkListMax, ch
 // catch-up, reconciliation and repair. States is the presence of each block
 // from Off on (chunkstore's encoding, one byte a block); Sums and Data cover
 // the blocks whose state is data, in order. Replace first empties the chunk.
+// A member refuses a Pass older than that of the last Catchup, so that a copy
+// which was given up comes to nothing when it arrives late; 0 is no pass.
 // Answer: Empty.
 type Copy struct {
 	Disk      ashlar.DiskID
 	Group     ashlar.PGID
 	Epoch     ashlar.Epoch
+	Pass      uint64
 	Layer     ashlar.LayerID
 	Chunk     uint32
 	ChunkSize uint32
@@ -313,6 +320,7 @@ func (m *Copy) Fields(c *Codec) {
 	U32(c, &m.Disk)
 	U32(c, &m.Group)
 	U64(c, &m.Epoch)
+	U64(c, &m.Pass)
 	U64(c, &m.Layer)
 	U32(c, &m.Chunk)
 	U32(c, &m.ChunkSize)
