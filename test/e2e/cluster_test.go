@@ -240,6 +240,31 @@ func (c *cluster) leader() (name string) {
 	return name
 }
 
+// restart starts a node that was killed and waits until the masters know its
+// new incarnation. A node that is back within the dead threshold was never
+// missed: until it registers, its copies still count as whole.
+func (c *cluster) restart(name string) {
+	c.t.Helper()
+	var before uint64
+	c.poll("there is a status", func() (ok bool) { before, ok = c.incarnation(name); return ok })
+	c.dev("start", name)
+	c.poll(name+" has registered", func() bool {
+		now, ok := c.incarnation(name)
+		return ok && now != before
+	})
+}
+
+// incarnation is that of a node as the masters know it.
+func (c *cluster) incarnation(name string) (uint64, bool) {
+	st, ok := c.status()
+	for _, n := range st.Nodes {
+		if n.Name == name {
+			return n.Incarnation, ok
+		}
+	}
+	return 0, false
+}
+
 // redundant waits until every copy is there.
 func (c *cluster) redundant() {
 	c.t.Helper()
