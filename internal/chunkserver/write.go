@@ -190,7 +190,7 @@ func (t *seat) send(a *replication.Action) {
 			continue
 		case errors.Is(err, ashlar.Corrupt):
 			w := a.Op.Write
-			if err := t.heal(a.Disk, w, a.Epoch); err != nil && ctx.Err() == nil {
+			if err := t.supply(a.Disk, w, a.Epoch); err != nil && ctx.Err() == nil {
 				t.failed(a.Disk, a.Epoch, err)
 			}
 		case errors.Is(err, ashlar.IO):
@@ -201,9 +201,9 @@ func (t *seat) send(a *replication.Action) {
 	}
 }
 
-// heal gives a member the blocks that a write touches in part: its own are
+// supply gives a member the blocks that a write touches in part: its own are
 // damaged.
-func (t *seat) heal(d ashlar.DiskID, w *wire.Write, e ashlar.Epoch) error {
+func (t *seat) supply(d ashlar.DiskID, w *wire.Write, e ashlar.Epoch) error {
 	const b = ashlar.BlockSize
 	for _, off := range []uint32{w.Off / b * b, (w.Off + w.Len - 1) / b * b} {
 		c, err := t.export(w.Layer, w.Chunk, off, b, e)
