@@ -35,7 +35,6 @@ type options struct {
 	files   int
 	creates int
 	rounds  int
-	pprof   string
 }
 
 // errMissed says that a figure missed its bar.
@@ -58,7 +57,6 @@ func main() {
 	flag.IntVar(&o.files, "files", 1_000_000, "files of the leader that restarts")
 	flag.IntVar(&o.creates, "creates", 100_000, "files created at once, per round")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of which the median counts")
-	flag.StringVar(&o.pprof, "cpuprofile", "", "directory for CPU profiles of creates")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -97,4 +95,7 @@ func run(ctx context.Context, out io.Writer, o options) error {
 var measures = map[string]func(context.Context, *report, *options) error{
 	"inodes":     measureInodes,
 	"checkpoint": measureCheckpoint,
+	"restart":    measureRestart,
+	"commit":     measureCommit,
+	"creates":    measureCreates,
 }
