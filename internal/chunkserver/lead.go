@@ -216,7 +216,7 @@ func (t *seat) vetChunk(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) e
 		return err
 	}
 	if ok {
-		bad, err := t.d.store.Verify(k)
+		_, bad, err := t.d.store.Verify(k)
 		if err != nil {
 			return err
 		}

@@ -306,7 +306,7 @@ func (s *Server) handleChunkSums(_ context.Context, r *rpc.Request) (wire.Messag
 		return nil, err
 	}
 	k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
-	bad, err := t.d.store.Verify(k)
+	_, bad, err := t.d.store.Verify(k)
 	if err != nil {
 		return nil, err
 	}

@@ -108,10 +108,8 @@ func (t *seat) scrubChunk(k chunkstore.Key, e ashlar.Epoch) {
 	b := &t.l.s.scrub
 	defer b.chunks.Add(1)
 	ctx := t.job(t.d.number(), e)
-	if info, ok, err := t.d.store.Info(k); err == nil && ok {
-		b.bytes.Add(uint64(info.ChunkSize))
-	}
-	bad, err := t.d.store.Verify(k)
+	n, bad, err := t.d.store.Verify(k)
+	b.bytes.Add(n)
 	if err == nil && len(bad) == 0 {
 		var differs []chunkstore.Region
 		for _, m := range t.peers(e) {
@@ -136,7 +134,7 @@ func (t *seat) scrubChunk(k chunkstore.Key, e ashlar.Epoch) {
 // caller keeps writes out.
 func (t *seat) repair(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) error {
 	b := &t.l.s.scrub
-	bad, err := t.d.store.Verify(k)
+	_, bad, err := t.d.store.Verify(k)
 	if err != nil {
 		return err
 	}

@@ -354,7 +354,7 @@ func TestDamageIsFoundAndMendedByImport(t *testing.T) {
 		}
 		change(t, m, k, damage.at)
 		d = chunkstoretest.Open(t, p.Config())
-		bad, err := d.Verify(k)
+		_, bad, err := d.Verify(k)
 		if err != nil || fmt.Sprint(bad) != damage.want {
 			t.Fatalf("%s: %v %v, want %s", name, bad, err, damage.want)
 		}
@@ -365,7 +365,7 @@ func TestDamageIsFoundAndMendedByImport(t *testing.T) {
 		if err := d.Import(k, &wire.Copy{ChunkSize: chunkstoretest.Size, States: states, Sums: sums, Data: packed}, 2); err != nil {
 			t.Fatal(err)
 		}
-		if bad, err := d.Verify(k); err != nil || len(bad) > 0 {
+		if _, bad, err := d.Verify(k); err != nil || len(bad) > 0 {
 			t.Fatalf("%s: %v %v", name, bad, err)
 		}
 	}

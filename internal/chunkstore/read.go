@@ -235,30 +235,53 @@ func (d *Disk) ChangedRegions(k Key, since ashlar.Epoch) ([]Region, error) {
 // verifyStep is how much Verify reads at a time, in bytes.
 const verifyStep = 1 << 20
 
-// Verify reads a whole chunk and returns the blocks whose checksum differs or
-// that can not be read, for scrubbing.
-func (d *Disk) Verify(k Key) (bad []Region, err error) {
+// Verify reads all data of a chunk, for scrubbing. It returns how many bytes
+// that were, and the blocks whose checksum differs or that can not be read.
+func (d *Disk) Verify(k Key) (n uint64, bad []Region, err error) {
 	c, err := d.get(k)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer d.handles.release(c)
 	if c.state.Load() != opened {
-		return nil, nil
+		return 0, nil, nil
 	}
 	s := scratches.Get().(*scratch)
 	defer s.put()
 	buf := make([]byte, min(verifyStep, c.hdr.size))
 	for off := uint32(0); off < c.hdr.size; off += uint32(len(buf)) {
-		_, err := d.view(c, off, uint32(len(buf)), buf, s)
+		first := int(off / ashlar.RegionSize)
+		s.regs, err = d.records(c, first, first+len(buf)/ashlar.RegionSize-1, s.regs[:0])
+		if err == nil {
+			held := dataBytes(s.regs)
+			if n += held; held == 0 {
+				continue // absent or zero throughout: most of a small file's chunk
+			}
+			_, err = d.view(c, off, uint32(len(buf)), buf, s)
+		}
 		var damage *Damage
 		if errors.As(err, &damage) {
 			for _, r := range damage.Regions {
 				bad = addRegion(bad, r.Off, r.Len)
 			}
 		} else if err != nil {
-			return bad, err
+			return n, bad, err
 		}
 	}
-	return bad, nil
+	return n, bad, nil
+}
+
+// dataBytes returns how many bytes of regions are neither absent nor zero.
+func dataBytes(regs []region) (n uint64) {
+	for i := range regs {
+		if regs[i].states == 0 {
+			continue
+		}
+		for b := range perRegion {
+			if s := regs[i].state(b); s == Data || s == Lost {
+				n += block
+			}
+		}
+	}
+	return n
 }

@@ -210,7 +210,7 @@ func randomWrites(t *testing.T, p Place) {
 			t.Fatal("differs")
 		}
 	}
-	bad, err := d.Verify(key)
+	_, bad, err := d.Verify(key)
 	must(t, err)
 	if len(bad) > 0 {
 		t.Fatalf("damaged: %v", bad)
