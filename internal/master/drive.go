@@ -19,6 +19,7 @@ import (
 const (
 	watchEvery = 100 * time.Millisecond // between looks at who is silent
 	driveWait  = 200 * time.Millisecond // before an unanswered request is sent again
+	driveIdle  = 2 * time.Second        // before a long queue is looked through again in which nothing moved
 	driveCall  = 5 * time.Second        // that a chunkserver has to answer
 	driveMax   = 8                      // requests of one sort under way
 	deletesMax = 1024                   // layers looked at together
@@ -147,19 +148,44 @@ func (l *lead) yield(q placement.Yield) {
 		defer cancel()
 		return l.m.cfg.RPC.Call(ctx, addr, &wire.Yield{Group: q.Group, Epoch: q.Epoch, Resume: resume}, &wire.Empty{})
 	}
-	moved := false
-	if err = ask(false); err == nil {
-		err = l.change(l.ctx, func(tx meta.Tx, now int64) (note string, err error) {
-			moved, err = placement.Rotate(tx, now, q.Group, q.Epoch, q.To)
-			return fmt.Sprintf("pg %d: another primary", q.Group), err
-		})
-	}
-	l.logged("taking the primary's seat", err)
-	if !moved {
+	consent := ask(false)
+	l.logged("taking the primary's seat", consent)
+	stays, err := l.rotate(q, consent == nil)
+	if err == nil && stays {
 		if err := ask(true); err != nil {
 			l.m.log.Debug("resuming a primary", "err", err)
 		}
 	}
+}
+
+// rotate makes another member primary if the present one consented, and tells
+// whether that one surely keeps its seat. A proposal whose outcome is not
+// known may still come to be, at this leader or at the next: the primary may
+// not be told to go on before the log says so (I-6).
+func (l *lead) rotate(q placement.Yield, consented bool) (stays bool, err error) {
+	for l.ctx.Err() == nil {
+		err = l.change(l.ctx, func(tx meta.Tx, now int64) (string, error) {
+			if consented {
+				if _, err := placement.Rotate(tx, now, q.Group, q.Epoch, q.To); err != nil {
+					return "", err
+				}
+			}
+			v, err := placement.Load(tx)
+			if err != nil {
+				return "", err
+			}
+			g := v.Group(q.Group)
+			stays = g != nil && g.Epoch == q.Epoch
+			return fmt.Sprintf("pg %d: another primary", q.Group), nil
+		})
+		if err == nil || !ashlar.KindOf(err).Retryable() {
+			return stays, err
+		}
+		if l.await(l.ctx, nil, driveWait) != nil {
+			break
+		}
+	}
+	return false, l.m.notLeader()
 }
 
 // rebuildTable makes the table that new data is placed by anew if groups or
@@ -252,27 +278,53 @@ func (l *lead) primaryOf(id ashlar.PGID) (g *placement.Group, addr string, gone 
 // driveDeletes is the goroutine that has chunks of deleted layers removed.
 func (l *lead) driveDeletes() {
 	for l.ctx.Err() == nil {
-		progress, full := l.deletes()
-		if progress && full {
-			continue
+		wait := driveWait
+		if progress, pages := l.deletes(); !progress && pages > 1 {
+			wait = driveIdle // what is left waits for groups that are away
 		}
-		if err := l.await(l.ctx, nil, driveWait); err != nil {
+		if err := l.await(l.ctx, nil, wait); err != nil {
 			return
 		}
 	}
 }
 
-// deletes goes once through the queue of deletions.
-func (l *lead) deletes() (progress, full bool) {
-	tx := &plain{store: l.m.store}
-	list, err := namespace.Deletions(tx, 0, deletesMax)
-	if err != nil || len(list) == 0 {
-		return false, false
+// deletes goes once through the whole queue of deletions, a page at a time. A
+// group that fails is left alone for the rest of the pass: it holds up its own
+// layers and nobody else's.
+func (l *lead) deletes() (progress bool, pages int) {
+	failed := map[ashlar.PGID]bool{}
+	for from := ashlar.LayerID(0); l.ctx.Err() == nil; {
+		tx := &plain{store: l.m.store}
+		list, err := namespace.Deletions(tx, from, deletesMax)
+		if err == nil {
+			err = tx.err
+		}
+		if err != nil {
+			l.logged("listing deletions", err)
+			return progress, pages
+		}
+		if len(list) == 0 {
+			return progress, pages
+		}
+		pages++
+		progress = l.deletePage(list, failed) || progress
+		if len(list) < deletesMax {
+			return progress, pages
+		}
+		from = list[len(list)-1].Layer + 1
 	}
+	return progress, pages
+}
+
+// deletePage has some layers deleted by all their groups that are not in
+// failed, and adds those that fail now.
+func (l *lead) deletePage(list []namespace.Deletion, failed map[ashlar.PGID]bool) (progress bool) {
 	byGroup := map[ashlar.PGID][]ashlar.LayerID{}
 	for _, d := range list {
 		for _, g := range d.Groups {
-			byGroup[g] = append(byGroup[g], d.Layer)
+			if !failed[g] {
+				byGroup[g] = append(byGroup[g], d.Layer)
+			}
 		}
 	}
 	var mu sync.Mutex
@@ -282,15 +334,15 @@ func (l *lead) deletes() (progress, full bool) {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			if l.deleteFrom(g, layers) {
-				mu.Lock()
-				progress = true
-				mu.Unlock()
-			}
+			ok := l.deleteFrom(g, layers)
+			mu.Lock()
+			defer mu.Unlock()
+			progress = progress || ok
+			failed[g] = !ok
 		})
 	}
 	wg.Wait()
-	return progress, len(list) == deletesMax
+	return progress
 }
 
 func (l *lead) deleteFrom(id ashlar.PGID, layers []ashlar.LayerID) bool {

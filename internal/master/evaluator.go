@@ -248,6 +248,11 @@ func (e *evaluator) one(r *request, env *meta.Env) {
 	if err == nil && r.settled != nil {
 		r.settled(reply)
 	}
+	if e.tx.depends == e.tx.index && len(e.tx.ops) == 0 {
+		// It read what it then took back, so no batch may come of this: what
+		// else it depends on is at most the last one proposed.
+		e.tx.depends = e.last
+	}
 	a := answer{reply: reply, err: err}
 	switch {
 	case e.tx.wrote() || e.tx.depends == e.tx.index:

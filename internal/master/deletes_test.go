@@ -1,0 +1,76 @@
+package master
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/meta"
+	"github.com/ashlarfs/ashlar/internal/meta/key"
+	"github.com/ashlarfs/ashlar/internal/meta/namespace"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+func TestLayersOfAGroupThatIsAwayDoNotHoldUpTheDeletionOfOthers(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	away, here := c.fakeServer("s1", 1, 1), c.fakeServer("s2", 1, 2)
+	var gone, live ashlar.PGID
+	eventually(t, "groups on both", func() bool {
+		away.snapshot(func() { gone = anyGroup(away) })
+		here.snapshot(func() { live = anyGroup(here) })
+		return gone != 0 && live != 0
+	})
+	away.stop()
+	l := c.leader().master.lead.Load()
+	eventually(t, "one is away", func() bool { _, addr, _ := l.primaryOf(gone); return addr == "" })
+	const first, last = 1000, 1000 + deletesMax + 10
+	layer := func(n uint64) ashlar.LayerID { return ashlar.InPartition[ashlar.LayerID](key.VolumePartition, n) }
+	err := l.change(c.ctx(), func(tx meta.Tx, _ int64) (string, error) {
+		for n := uint64(first); n <= last; n++ {
+			d := &namespace.Deletion{Groups: []ashlar.PGID{gone}}
+			if n == last {
+				d.Groups[0] = live
+			}
+			key.Store(tx, key.Deletion(layer(n)), d)
+		}
+		return "", nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the layer of the group that is here is deleted", func() (ok bool) {
+		here.snapshot(func() {
+			ok = slices.ContainsFunc(here.deleted, func(d wire.DeleteLayers) bool { return slices.Contains(d.Layers, layer(last)) })
+		})
+		return ok
+	})
+}
+
+func anyGroup(f *fakeServer) ashlar.PGID {
+	for id := range f.groups {
+		return id
+	}
+	return 0
+}
+
+// A change that reads what it wrote, and then fails, is answered although no
+// batch comes of it.
+func TestAChangeThatTakesItsWritesBackIsAnswered(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	l := c.leader().master.lead.Load()
+	no := errors.New("no")
+	err := l.change(c.ctx(), func(tx meta.Tx, _ int64) (string, error) {
+		k := key.Deletion(ashlar.InPartition[ashlar.LayerID](key.VolumePartition, 7))
+		tx.Set(k, []byte("value"))
+		if v, ok := tx.Get(k); !ok || string(v) != "value" {
+			t.Errorf("read %q, %v", v, ok)
+		}
+		return "", no
+	})
+	if !errors.Is(err, no) {
+		t.Fatalf("answer %v, want %v", err, no)
+	}
+}
