@@ -40,17 +40,16 @@ func (s *Server) handleCut(ctx context.Context, r *rpc.Request) (wire.Message, e
 	})
 }
 
+// cut cuts an object and then records the generation, so that a recorded one
+// means that the cut was made. A request that comes again after that, from a
+// leader that was cut off say, must not cut what was written since (I-10).
 func (t *seat) cut(m *wire.Cut) error {
-	if err := t.d.store.SetGeneration(m.Group, m.Layer, m.Gen); err != nil {
-		return err
+	if m.Truncate && t.d.store.Generation(m.Group, m.Layer) < m.Gen {
+		if err := t.d.store.Cut(m.Group, m.Layer, m.From, m.Cuts, m.Epoch); err != nil {
+			return err
+		}
 	}
-	if !m.Truncate {
-		return nil
-	}
-	if t.d.store.Generation(m.Group, m.Layer) > m.Gen {
-		return nil // a retry of a cut that was overtaken: it must not cut again
-	}
-	return t.d.store.Cut(m.Group, m.Layer, m.From, m.Cuts, m.Epoch)
+	return t.d.store.SetGeneration(m.Group, m.Layer, m.Gen)
 }
 
 // handleDeleteLayers removes layers for good.

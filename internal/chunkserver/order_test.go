@@ -160,6 +160,22 @@ func TestACutRaisesTheGenerationEverywhere(t *testing.T) {
 		}
 		c.change(1, func(g *ashlar.Group) { g.Members[0], g.Members[1] = g.Members[1], g.Members[0] })
 	}
+	// A cut that comes late, once it is done, spares what was written since.
+	g = c.groupNow(1)
+	w := c.makeWrite(&g, 5, 2, 0, pattern(4096, 3), c.nextSeq())
+	w.Gen = 2
+	if err := c.once(1, w, nil); err != nil {
+		t.Fatal(err)
+	}
+	cut.Epoch = g.Epoch
+	if err := c.fromLeader(1, cut); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		if n := n.cs.disks[0].store.Chunks(); n != 3 {
+			t.Fatalf("%d chunks after a late cut, want 3", n)
+		}
+	}
 	g = c.groupNow(1)
 	err := c.hard(1, func(ctx context.Context, g *ashlar.Group, addr string, _ bool) error {
 		return c.nodes[0].cli.Call(ctx, addr, &wire.DeleteLayers{Group: 1, Epoch: g.Epoch, Layers: []ashlar.LayerID{5}}, nil)
