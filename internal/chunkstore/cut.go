@@ -56,10 +56,13 @@ func (d *Disk) cutChunk(c *chunk, n uint32, epoch ashlar.Epoch) error {
 		return err
 	}
 	defer e.s.put()
-	// Regions past the last one that holds anything need no record.
+	// Regions past the last one that ever held anything need no record. The
+	// others get the epoch also when they are empty already: a cut that was
+	// not made on all members in its epoch is made again in the next, and a
+	// member that missed the first has to be sent them.
 	last := -1
 	for i := range e.regs {
-		if e.regs[i].states != 0 {
+		if e.regs[i].states != 0 || e.regs[i].epoch != 0 {
 			last = i
 		}
 	}
