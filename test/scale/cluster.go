@@ -14,7 +14,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/client"
+	"github.com/ashlarfs/ashlar/internal/file"
 )
 
 // readyTimeout is how long a cluster may take to be ready, and stopTimeout to
@@ -146,6 +148,19 @@ func (c *cluster) dial(ctx context.Context) (*client.Client, *client.Volume, err
 		return nil, nil, errors.Join(err, s.Close(ctx))
 	}
 	return s, v, nil
+}
+
+// withFS runs fn on the volume's inodes, in a session of its own.
+func (c *cluster) withFS(ctx context.Context, fn func(*file.FS) error) error {
+	s, err := client.Dial(ctx, filepath.Join(c.dir, "client.toml"))
+	if err != nil {
+		return err
+	}
+	fs, err := s.OpenFS(ctx, "main", func(ashlar.Inode) {})
+	if err == nil {
+		err = fn(fs)
+	}
+	return errors.Join(err, s.Close(ctx))
 }
 
 // with runs fn on a new cluster.
