@@ -121,11 +121,14 @@ func (fs *FS) Volume() wire.VolumeReply { return fs.o.Volume }
 func (fs *FS) Root() ashlar.Inode { return fs.o.Volume.Root }
 
 // background returns the context of one piece of background work.
-func (fs *FS) background() (context.Context, context.CancelFunc) {
+func (fs *FS) background() (context.Context, context.CancelFunc) { return fs.bounded(fs.base) }
+
+// bounded adds the timeout of background work to a context.
+func (fs *FS) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if fs.o.Timeout > 0 {
-		return context.WithTimeout(fs.base, fs.o.Timeout)
+		return context.WithTimeout(ctx, fs.o.Timeout)
 	}
-	return fs.base, func() {}
+	return ctx, func() {}
 }
 
 // sleep pauses, longer each time.

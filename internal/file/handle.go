@@ -250,6 +250,10 @@ func (h *Handle) Close(ctx context.Context) error {
 	h.closed = true
 	h.mu.Unlock()
 	err := h.Flush(ctx)
-	h.i.letGo(h.flags&Write != 0)
+	if err != nil && h.flags&Write != 0 && h.i.pending() {
+		h.i.letGoLater()
+	} else {
+		h.i.letGo(h.flags&Write != 0)
+	}
 	return err
 }

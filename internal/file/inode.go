@@ -47,6 +47,10 @@ type inode struct {
 	made                uint64 // runs made so far
 	left                int    // unfinished runs
 	lost                uint64 // runs up to this one are not sent: their session is gone
+	// sending ends when the session that the present runs are sent under is
+	// lost; nil while there are none.
+	sending     context.Context
+	stopSending context.CancelFunc
 	waits               []*wait
 	aging               bool   // the flush timer is set
 	plain               uint64 // plain runs finished so far
@@ -108,6 +112,29 @@ func (i *inode) letGo(write bool) {
 	fs.scheduleRelease()
 }
 
+// pending tells whether something was written here and is not committed.
+func (i *inode) pending() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.changed || i.left > 0 || i.dirty.bytes > 0
+}
+
+// letGoLater is letGo for a writer whose caller gave up the flush: the state
+// stays until its data is written, so that an open meanwhile finds it, and no
+// write of that one is overtaken by an older run.
+func (i *inode) letGoLater() {
+	i.fs.work.Add(1)
+	go func() {
+		defer i.fs.work.Done()
+		ctx, cancel := i.fs.background()
+		defer cancel()
+		if i.flush(ctx, false) == nil {
+			_ = i.commit(ctx) // the caller has been told of an error
+		}
+		i.letGo(true)
+	}()
+}
+
 // merge takes in what the leader says of the inode. Answers may arrive out of
 // order: an older one is ignored. own says that the answer is to a change of
 // data, size or mtime made here. mu must not be held.
@@ -135,7 +162,26 @@ func (i *inode) setObject(o *wire.Object) {
 			return
 		}
 	}
+	if r := i.ref; r != nil && (r.Layer != o.Layer || r.Gen != o.Gen) {
+		i.wasCut()
+	}
 	i.ref = &Ref{Object: *o, Owner: i.id}
+}
+
+// wasCut forgets how far writes reached that were in the object before
+// somebody cut it: what the new size does not tell of them is gone. Those not
+// written yet will be. mu must be held.
+func (i *inode) wasCut() {
+	i.localEnd = 0
+	for _, list := range i.runs {
+		for _, r := range list {
+			i.localEnd = max(i.localEnd, r.end())
+		}
+	}
+	i.dirty.m.Reverse(func(_ uint64, e *extent) bool {
+		i.localEnd = max(i.localEnd, e.end())
+		return false
+	})
 }
 
 // coverage is how many chunks an object's layout covers.

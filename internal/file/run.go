@@ -194,7 +194,10 @@ func (i *inode) start() {
 		i.flying++
 		i.flyingBytes += len(r.data)
 		i.fs.work.Add(1)
-		go i.send(r)
+		if i.sending == nil {
+			i.sending, i.stopSending = context.WithCancel(i.fs.base)
+		}
+		go i.send(i.sending, r)
 	}
 }
 
@@ -202,10 +205,11 @@ func (i *inode) start() {
 // the run still is the newest of its range, so writing it again is right.
 const outcomeTries = 3
 
-// send writes a run to the object.
-func (i *inode) send(r *run) {
+// send writes a run to the object, until the session is over that ctx belongs
+// to: under the next one it would be a late write (I-7).
+func (i *inode) send(ctx context.Context, r *run) {
 	defer i.fs.work.Done()
-	ctx, cancel := i.fs.background()
+	ctx, cancel := i.fs.bounded(ctx)
 	defer cancel()
 	var flags uint32
 	if r.sync {
@@ -216,11 +220,14 @@ func (i *inode) send(r *run) {
 		err = i.withObject(ctx, r.off, uint64(len(r.data)), true, func(ref *Ref) error {
 			return i.fs.o.Data.WriteAt(ctx, ref, r.data, r.off, flags)
 		})
-		if !errors.Is(err, ashlar.OutcomeUnknown) {
+		if !errors.Is(err, ashlar.OutcomeUnknown) || ctx.Err() != nil {
 			break
 		}
 	}
 	i.mu.Lock()
+	if err != nil && r.n <= i.lost {
+		err = errSessionLost
+	}
 	i.flying--
 	i.flyingBytes -= len(r.data)
 	i.finish(r, err)
@@ -255,7 +262,10 @@ func (i *inode) finish(r *run, err error) {
 			i.queue = append(i.queue, n)
 		}
 	}
-	i.left--
+	if i.left--; i.left == 0 && i.sending != nil {
+		i.stopSending()
+		i.sending = nil
+	}
 	kept := i.waits[:0]
 	for _, w := range i.waits {
 		if r.n <= w.n {

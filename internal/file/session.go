@@ -96,7 +96,11 @@ func (i *inode) lose() {
 		return
 	}
 	i.sealAll(false)
-	i.lost = i.made // those in flight fail by themselves
+	i.lost = i.made
+	if i.sending != nil { // those in flight fail with errSessionLost
+		i.stopSending()
+		i.sending = nil
+	}
 	i.start()
 	i.fail(errSessionLost)
 	i.changed, i.localEnd = false, 0

@@ -11,7 +11,8 @@ import (
 )
 
 // commit reports size and mtime to the leader if data was written since the
-// last time. All of that data must be in the object.
+// last time. All that is to be seen by others must be in the object; data that
+// is not is reported again by a later commit.
 func (i *inode) commit(ctx context.Context) error {
 	i.commitMu.Lock()
 	defer i.commitMu.Unlock()
@@ -22,6 +23,9 @@ func (i *inode) commit(ctx context.Context) error {
 			return nil
 		}
 		seq := i.writeSeq
+		// Written since the flush: once that is in the object, the version has
+		// to rise again.
+		all := i.left == 0 && i.dirty.bytes == 0
 		m := &wire.Commit{Inode: i.id, Layer: i.ref.Layer, Gen: i.ref.Gen, Size: i.localEnd, Mtime: i.mtime}
 		i.mu.Unlock()
 		var e wire.Entry
@@ -40,7 +44,7 @@ func (i *inode) commit(ctx context.Context) error {
 		}
 		i.merge(&e, true)
 		i.mu.Lock()
-		if i.writeSeq == seq {
+		if i.writeSeq == seq && all {
 			i.changed, i.localEnd = false, 0
 		}
 		i.mu.Unlock()

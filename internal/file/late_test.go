@@ -1,0 +1,136 @@
+package file_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/file"
+	"github.com/ashlarfs/ashlar/internal/file/filetest"
+)
+
+// What was written between a flush and its commit is in the object only later:
+// whoever cached the file in between has to be told.
+func TestDataWrittenDuringACommitRaisesTheVersionOnceItIsThere(t *testing.T) {
+	c := filetest.New()
+	fs, cl := newFS(c)
+	other, _ := newFS(c)
+	h := create(t, fs, "f")
+	second := open(t, fs, "f", rw)
+	var once sync.Once
+	cl.Fault = func(op string) error {
+		if op == "write" { // the flush below has decided what it waits for
+			once.Do(func() { ok(t, second.WriteAt(ctx, []byte("second"), 4096)) })
+		}
+		return nil
+	}
+	ok(t, h.WriteAt(ctx, []byte("first"), 0))
+	ok(t, h.Flush(ctx))
+	r := open(t, other, "f", file.Read)
+	seen := contents(t, r)
+	ok(t, r.Close(ctx))
+	ok(t, second.Close(ctx))
+	r = open(t, other, "f", file.Read)
+	if got := contents(t, r); string(got[4096:]) != "second" {
+		t.Fatalf("got %q after the close", got[4096:])
+	} else if r.Keep && !bytes.Equal(seen, got) {
+		t.Fatal("caches were kept of data that was not there yet")
+	}
+}
+
+// I-7
+func TestAWriteUnderWayWhenTheSessionIsLostIsNotSentUnderTheNext(t *testing.T) {
+	c := filetest.New()
+	fs, cl := newFS(c)
+	h := create(t, fs, "f")
+	var tries atomic.Int32
+	gate := make(chan struct{})
+	cl.Fault = func(op string) error {
+		if op == "write" && tries.Add(1) == 1 {
+			<-gate
+			return ashlar.E("write", ashlar.OutcomeUnknown, "", nil)
+		}
+		return nil
+	}
+	ok(t, h.WriteAt(ctx, bytes.Repeat([]byte{1}, file.PieceSize), 0))
+	waitFor(t, "the write is under way", func() bool { return tries.Load() == 1 })
+	fs.SessionLost()
+	close(gate)
+	if err := h.Sync(ctx, false); !errors.Is(err, ashlar.IO) {
+		t.Fatalf("got %v, want an I/O error", err)
+	}
+	if n, _ := c.Requests(); n != 0 {
+		t.Fatal("it was written under the next session")
+	}
+	ok(t, h.WriteAt(ctx, []byte("next"), 0))
+	ok(t, h.Close(ctx))
+	if got := contents(t, open(t, fs, "f", file.Read)); string(got) != "next" {
+		t.Fatalf("got %d bytes", len(got))
+	}
+}
+
+func TestDataThatAnotherClientCutOffIsNotCommittedAsZeros(t *testing.T) {
+	c := filetest.New()
+	a, cl := newFS(c)
+	b, _ := newFS(c)
+	h := create(t, a, "f")
+	ok(t, h.WriteAt(ctx, bytes.Repeat([]byte{1}, 10000), 0))
+	ok(t, h.Flush(ctx))
+	var hold atomic.Bool
+	hold.Store(true)
+	cl.Fault = func(op string) error {
+		if op == "Commit" && hold.Load() {
+			return ashlar.E("commit", ashlar.Timeout, "", nil)
+		}
+		return nil
+	}
+	ok(t, h.WriteAt(ctx, bytes.Repeat([]byte{2}, 10000), 10000))
+	if err := h.Flush(ctx); !errors.Is(err, ashlar.Timeout) {
+		t.Fatal(err)
+	}
+	g := open(t, b, "f", rw)
+	ok(t, g.Truncate(ctx, 5000))
+	hold.Store(false)
+	ok(t, h.Flush(ctx))
+	want := bytes.Repeat([]byte{1}, 5000)
+	if got := contents(t, open(t, b, "f", file.Read)); !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes, want %d", len(got), len(want))
+	}
+}
+
+func TestAFileClosedBeforeItsDataIsWrittenIsOpenedWithIt(t *testing.T) {
+	c := filetest.New()
+	fs, cl := newFS(c)
+	h := create(t, fs, "f")
+	var tries atomic.Int32
+	gate := make(chan struct{})
+	cl.Fault = func(op string) error {
+		if op == "write" && tries.Add(1) == 1 {
+			<-gate
+		}
+		return nil
+	}
+	ok(t, h.WriteAt(ctx, bytes.Repeat([]byte{1}, file.PieceSize), 0))
+	waitFor(t, "the write is under way", func() bool { return tries.Load() == 1 })
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := h.Close(gone); err == nil {
+		t.Fatal("a close that was given up reports no error")
+	}
+	h = open(t, fs, "f", rw)
+	if got := contents(t, h); len(got) != file.PieceSize || got[0] != 1 {
+		t.Fatalf("%d bytes", len(got))
+	}
+	ok(t, h.WriteAt(ctx, []byte("new"), 0))
+	done := make(chan error)
+	go func() { done <- h.Close(ctx) }()
+	close(gate)
+	ok(t, <-done)
+	if got := contents(t, open(t, fs, "f", file.Read)); string(got[:4]) != "new\x01" {
+		t.Fatalf("got %q", got[:4])
+	}
+}
