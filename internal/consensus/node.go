@@ -67,6 +67,7 @@ type Node struct {
 	confWaits []confWait
 	leadWaits []chan struct{}
 	transfer  transfer
+	holder    holder
 	members   *membership
 	confIndex uint64 // of the last change proposed here
 	readSeq   uint64
@@ -348,7 +349,7 @@ func (n *Node) ready(rd raft.Ready) {
 	if rd.SoftState != nil || !raft.IsEmptyHardState(rd.HardState) {
 		n.checkLeadership()
 	}
-	n.send(rd.Messages)
+	n.send(n.hold(rd.Messages))
 	for _, m := range rd.Messages {
 		switch {
 		case m.GetTo() == raft.LocalAppendThread:
