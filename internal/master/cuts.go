@@ -49,9 +49,9 @@ func (c *cuts) end(layer ashlar.LayerID) {
 
 // cut makes a cut that an operation needs, or waits for the one that is being
 // made; the operation is then evaluated again.
-func (l *lead) cut(ctx context.Context, need *meta.NeedCut) error {
+func (l *lead) cut(ctx context.Context, need *meta.NeedCut, o *wire.Operation) error {
 	k := l.cuts.join(need.Layer, func() {
-		l.spawn(func() { defer l.cuts.end(need.Layer); l.makeCut(need) })
+		l.spawn(func() { defer l.cuts.end(need.Layer); l.makeCut(need, o) })
 	})
 	select {
 	case <-k.ended:
@@ -64,9 +64,17 @@ func (l *lead) cut(ctx context.Context, need *meta.NeedCut) error {
 }
 
 // makeCut logs a cut, has every group record and make it, and then sets size
-// and generation (I-10).
-func (l *lead) makeCut(need *meta.NeedCut) {
-	if !need.Pending {
+// and generation (I-10), as the result of o if that is what began it.
+func (l *lead) makeCut(need *meta.NeedCut, o *wire.Operation) {
+	if need.Pending {
+		// It may have ended, and another begun, since that was read; now only
+		// this goroutine can end it.
+		var err error
+		if need, err = pendingCut(&plain{store: l.m.store}, need.Layer); err != nil || need == nil {
+			l.logged("looking for a cut", err)
+			return
+		}
+	} else {
 		err := l.change(l.ctx, func(tx meta.Tx, _ int64) (string, error) {
 			return fmt.Sprintf("cut of layer %d begins", need.Layer), namespace.BeginCut(tx, need)
 		})
@@ -83,9 +91,7 @@ func (l *lead) makeCut(need *meta.NeedCut) {
 	}
 	wg.Wait()
 	for l.ctx.Err() == nil {
-		err := l.change(l.ctx, func(tx meta.Tx, now int64) (string, error) {
-			return fmt.Sprintf("cut of layer %d is done", need.Layer), namespace.FinishCut(tx, now, need.Layer)
-		})
+		err := l.finishCut(need, o)
 		if err == nil {
 			return
 		}
@@ -94,6 +100,52 @@ func (l *lead) makeCut(need *meta.NeedCut) {
 			return
 		}
 	}
+}
+
+// finishCut ends a cut that every group has made. The operation that needed it
+// is evaluated in the same batch: between the two others would see the file
+// cut and could make it longer, and it would be cut a second time (I-3).
+func (l *lead) finishCut(need *meta.NeedCut, o *wire.Operation) error {
+	_, err := l.do(l.ctx, newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
+		now, err := pendingCut(tx, need.Layer)
+		if err != nil || now == nil || now.Gen != need.Gen {
+			return nil, "", err
+		}
+		note := fmt.Sprintf("cut of layer %d is done", need.Layer)
+		if o != nil {
+			done := *env
+			done.CutDone = func(layer ashlar.LayerID, gen ashlar.Generation) bool {
+				return layer == need.Layer && gen == need.Gen
+			}
+			_, said, err := meta.Evaluate(tx, &done, o)
+			switch k := ashlar.KindOf(err); {
+			case err != nil && (k == ashlar.Corrupt || k == ashlar.IO):
+				tx.rollback()
+			case said != "":
+				note += "\n" + said
+			}
+		}
+		if err = namespace.FinishCut(tx, env.Now, need.Layer); err != nil {
+			tx.rollback()
+		}
+		return nil, note, err
+	}))
+	return err
+}
+
+// pendingCut returns the cut of a layer that is logged and not done, nil if
+// there is none.
+func pendingCut(tx meta.Tx, layer ashlar.LayerID) (*meta.NeedCut, error) {
+	if _, ok := tx.Get(key.Cut(layer)); !ok {
+		return nil, nil
+	}
+	all, err := namespace.Cuts(tx, key.VolumePartition)
+	for _, n := range all {
+		if n.Layer == layer {
+			return n, nil
+		}
+	}
+	return nil, err
 }
 
 // sendCut asks a group's primary for a cut until it has been made or this
@@ -125,7 +177,9 @@ func (l *lead) sendCut(c *wire.Cut) {
 	}
 }
 
-// driveCuts goes on with the cuts that an earlier leader began.
+// driveCuts goes on with the cuts that nobody drives: those that an earlier
+// leader began, and those whose beginning was logged when it was not known to
+// be. Its caller repeats it.
 func (l *lead) driveCuts() {
 	tx := &plain{store: l.m.store}
 	pending, err := namespace.Cuts(tx, key.VolumePartition)
@@ -135,7 +189,7 @@ func (l *lead) driveCuts() {
 	}
 	for _, need := range pending {
 		l.cuts.join(need.Layer, func() {
-			l.spawn(func() { defer l.cuts.end(need.Layer); l.makeCut(need) })
+			l.spawn(func() { defer l.cuts.end(need.Layer); l.makeCut(need, nil) })
 		})
 	}
 }

@@ -74,3 +74,52 @@ func TestAChangeThatTakesItsWritesBackIsAnswered(t *testing.T) {
 		t.Fatalf("answer %v, want %v", err, no)
 	}
 }
+
+// I-10: a cut whose beginning came to be logged when its proposer did not know
+// is driven although nobody asks for it any more.
+func TestACutThatNobodyWaitsForIsMade(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	c.fakeServer("s1", 1, 1)
+	conn := c.dial("client")
+	e := c.makeFile(conn, c.makeVolume(conn), "f")
+	c.do(conn, &wire.Commit{Inode: e.Attr.Inode, Layer: e.Object.Layer, Gen: e.Object.Gen, Size: 10000}, e)
+	need := &meta.NeedCut{Inode: e.Attr.Inode, Layer: e.Object.Layer, Gen: e.Object.Gen + 1, Size: 5000}
+	err := c.leader().master.lead.Load().change(c.ctx(), func(tx meta.Tx, _ int64) (string, error) {
+		return "", namespace.BeginCut(tx, need)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the cut", func() bool {
+		c.do(conn, &wire.GetAttr{Inode: e.Attr.Inode}, e)
+		return e.Attr.Size == 5000 && e.Object.Gen == need.Gen
+	})
+}
+
+// I-3: the operation that a cut was made for is done in the batch that ends
+// the cut, not after it.
+func TestATruncateIsDoneWithItsCut(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	c.fakeServer("s1", 1, 1)
+	conn := c.dial("client")
+	e := c.makeFile(conn, c.makeVolume(conn), "f")
+	c.do(conn, &wire.Commit{Inode: e.Attr.Inode, Layer: e.Object.Layer, Gen: e.Object.Gen, Size: 10000}, e)
+	l := c.leader().master.lead.Load()
+	id := conn.Session()
+	o := &wire.Operation{
+		Session: id, Seq: 500, Lowest: 400, Cred: root,
+		Body: &wire.SetAttr{Inode: e.Attr.Inode, Valid: wire.SetSize, Size: 5000},
+	}
+	tx := &plain{store: l.m.store}
+	need := &meta.NeedCut{Inode: e.Attr.Inode, Layer: e.Object.Layer, Gen: e.Object.Gen + 1, Size: 5000}
+	l.makeCut(need, o)
+	if _, kept := tx.Get(key.Result(id, o.Seq)); !kept {
+		t.Fatal("the cut is done and its operation is not")
+	}
+	c.do(conn, &wire.GetAttr{Inode: e.Attr.Inode}, e)
+	if e.Attr.Size != 5000 || e.Object.Gen != need.Gen {
+		t.Fatalf("size %d, generation %d", e.Attr.Size, e.Object.Gen)
+	}
+}

@@ -76,6 +76,7 @@ func (l *lead) ensureCluster() {
 func (l *lead) chore(yields *yielding) {
 	l.placement(yields)
 	l.rebuildTable()
+	l.driveCuts()
 	l.reapOrphans()
 	l.reapTrees()
 }

@@ -77,7 +77,6 @@ func (l *lead) start() {
 	l.wg.Go(l.evaluate)
 	l.wg.Go(l.background)
 	l.wg.Go(l.driveDeletes)
-	l.wg.Go(l.driveCuts)
 }
 
 // stop ends everything of the term; who still waits is told that there is

@@ -78,7 +78,7 @@ func (l *lead) evaluated(ctx context.Context, o *wire.Operation) (wire.Message, 
 			l.after(o, err)
 			return reply, err
 		}
-		if err := l.cut(ctx, need); err != nil {
+		if err := l.cut(ctx, need, o); err != nil {
 			return nil, err
 		}
 	}
