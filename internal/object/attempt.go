@@ -21,6 +21,7 @@ type request interface {
 
 var (
 	errPrimary   = errors.New("the group has another primary")
+	errGivenUp   = errors.New("given up before it was sent")
 	errNoPrimary = ashlar.E("data", ashlar.NotReady, "", errors.New("the group has no primary"))
 )
 
@@ -46,6 +47,9 @@ func (s *Store) run(ctx context.Context, id ashlar.PGID, r request) error {
 			req, reply, perr := r.prepare(ctx, k)
 			if perr != nil {
 				return perr
+			}
+			if ctx.Err() != nil { // nothing is sent any more: not under a newer session either (I-7)
+				return ended(ctx, errGivenUp)
 			}
 			if err = s.attempt(ctx, p, k, req, reply); err == nil {
 				err = r.done()

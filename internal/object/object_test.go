@@ -325,6 +325,30 @@ func TestARequestEndsWithItsContext(t *testing.T) {
 	})
 }
 
+// I-7
+func TestAWriteGivenUpIsNotSentAnyMore(t *testing.T) {
+	f := newFakes(t, 1, 1)
+	s, o := f.store(t), ref(testChunk)
+	if err := s.WriteAt(t.Context(), o, make([]byte, 10), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		if err := s.WriteAt(ctx, o, make([]byte, 10), 0, 0); !errors.Is(err, ashlar.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	if err := s.WriteAt(t.Context(), o, make([]byte, 10), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	f.get(func() {
+		if len(f.applied) != 2 {
+			t.Errorf("%d writes arrived, want 2", len(f.applied))
+		}
+	})
+}
+
 func TestAnUnknownGroupIsAnError(t *testing.T) {
 	f := newFakes(t, 1, 1)
 	s := f.store(t)
