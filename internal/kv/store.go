@@ -42,7 +42,9 @@ const (
 	// CacheDefault is the block cache if Options names none.
 	CacheDefault = 64 << 20
 	// memTableSize is when a table in memory is flushed; there are at most
-	// memTables of them, then Apply waits.
+	// memTables of them, then Apply waits. The engine takes their memory out of
+	// its cache, so that is made larger by as much: without, no block would stay
+	// cached while there is much to flush.
 	memTableSize = 32 << 20
 	memTables    = 4
 	// compactions is how many run at once at most.
@@ -134,7 +136,7 @@ func Open(o Options) (*Store, error) {
 		return nil, ashlar.E("open store", ashlar.Busy, o.Dir, err)
 	}
 	s.lock = lock
-	s.cache = pebble.NewCache(o.CacheBytes)
+	s.cache = pebble.NewCache(o.CacheBytes + memTables*memTableSize)
 	if err := s.openCurrent(); err != nil {
 		s.cache.Unref()
 		return nil, errors.Join(err, lock.Close())
