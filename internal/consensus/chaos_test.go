@@ -267,6 +267,34 @@ func TestACrashInsideAnInstallationIsResolved(t *testing.T) {
 	}
 }
 
+// A checkpoint that came to nothing, because the log was sent after all, does
+// not cost what is above its place, should the store be there after a crash
+// (I-1).
+func TestACheckpointThatCameToNothingCutsNoLog(t *testing.T) {
+	disk := vfs.NewMem()
+	g := &group{t: t, net: newNetwork(t), disks: map[uint64]*vfs.Mem{1: disk}, machines: map[uint64]*machine{}, nodes: map[uint64]*Node{}}
+	members := []Member{testMember(1)}
+	g.start(1, members)
+	for _, data := range []string{"a", "b", "c"} {
+		ok(t, g.put(g.leader(), data))
+	}
+	g.kill(1)
+	l, st, err := wal.Open(wal.Options{Dir: "/raft/log", FS: disk, Cluster: testCluster, SegmentBytes: 64 << 10})
+	ok(t, err)
+	m, err := newMembership(members)
+	ok(t, err)
+	place := st.Entries[1] // "a", after the entry that began the term
+	ok(t, l.Append(wal.Batch{Pending: &wal.Mark{Index: place.GetIndex(), Term: place.GetTerm(), Data: m.encode()}}))
+	ok(t, l.Close())
+	flushed := &machine{t: t, fs: disk, dir: "/state", index: place.GetIndex()}
+	_, err = flushed.Flush()
+	ok(t, err)
+	g.start(1, nil)
+	ok(t, g.put(g.leader(), "d"))
+	g.agree(3, 1) // "b", "c" and "d" came after what the store had
+	g.kill(1)
+}
+
 // An error of a sync is final: the member stops and the others go on.
 func TestAMemberWhoseLogCanNotSyncStops(t *testing.T) {
 	var broken atomic.Bool

@@ -78,7 +78,7 @@ func (n *Node) loadState(st *wal.State, fresh bool) (applied uint64, err error) 
 			return 0, err
 		}
 	}
-	if p := st.Pending; p != nil && applied == p.Index {
+	if p := st.Pending; p != nil && applied == p.Index && !holds(st, p) {
 		// The checkpoint was installed; only the mark was not written.
 		if err := n.wal.Append(wal.Batch{Mark: p}); err != nil {
 			return 0, err
@@ -94,6 +94,19 @@ func (n *Node) loadState(st *wal.State, fresh bool) (applied uint64, err error) 
 			fmt.Errorf("the store is at %d, the log holds %d to %d: rejoin under a new member id", applied, st.Mark.Index+1, last))
 	}
 	return applied, n.fill(st, applied)
+}
+
+// holds tells whether the log itself has the entry that a checkpoint ends
+// with: then the checkpoint came to nothing, and the log reached its place, so
+// that what is above it stands.
+func holds(st *wal.State, p *wal.Mark) bool {
+	if p.Index == st.Mark.Index {
+		return p.Term == st.Mark.Term
+	}
+	if p.Index < st.Mark.Index || p.Index-st.Mark.Index > uint64(len(st.Entries)) {
+		return false
+	}
+	return st.Entries[p.Index-st.Mark.Index-1].GetTerm() == p.Term
 }
 
 // firstMark begins the log: with the first membership of a new group, above
