@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ashlarfs/ashlar"
@@ -28,11 +29,31 @@ const (
 	sweepEvery = 5 * time.Second
 )
 
-// background is the goroutine that looks who is silent and what is due.
+// lookout is the goroutine that looks who is silent. Nothing that takes long
+// is done in it: after a pause of it everybody counts as renewed.
+func (l *lead) lookout() {
+	ticker := l.m.clk.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-ticker.C():
+		}
+		if !l.keepSteady() {
+			continue
+		}
+		l.loseSilent()
+		l.loseServers()
+	}
+}
+
+// background is the goroutine that does what is due and can wait.
 func (l *lead) background() {
 	ticker := l.m.clk.NewTicker(watchEvery)
 	defer ticker.Stop()
 	yields := &yielding{active: map[ashlar.PGID]bool{}}
+	var caring atomic.Bool
 	var slow, swept clock.Time
 	l.ensureCluster()
 	for {
@@ -45,17 +66,17 @@ func (l *lead) background() {
 		case <-ticker.C():
 		}
 		l.ensureCluster()
-		if !l.keepSteady() {
+		if !l.m.node.Load().LeaseValid() {
 			continue
 		}
-		l.loseSilent()
-		l.loseServers()
 		l.finishFences()
 		now := l.m.clk.Now()
 		if kicked || now.Sub(slow) >= l.m.cfg.Tick {
 			slow = now
 			l.chore(yields)
-			l.careForMembers()
+			if caring.CompareAndSwap(false, true) { // it may wait for a member that is slow
+				l.spawn(func() { defer caring.Store(false); l.careForMembers() })
+			}
 		}
 		if now.Sub(swept) >= sweepEvery {
 			swept = now

@@ -91,10 +91,15 @@ func (l *lead) change(ctx context.Context, eval func(tx meta.Tx, now int64) (not
 // may be answered (I-2).
 func (l *lead) confirm(ctx context.Context) error {
 	n := l.m.node.Load()
-	if n.LeaseValid() {
-		return nil
+	if !n.LeaseValid() {
+		if err := n.ReadIndex(ctx); err != nil {
+			return err
+		}
 	}
-	return n.ReadIndex(ctx)
+	if l.m.lead.Load() != l { // it may be a later term's
+		return l.m.notLeader()
+	}
+	return nil
 }
 
 // evaluator is the state of the goroutine that evaluates.

@@ -18,7 +18,10 @@ type lead struct {
 	m    *Master
 	term uint64
 	over overlay
-	now  atomic.Int64 // last operation time given out
+
+	timeMu sync.Mutex
+	now    int64      // last operation time given out
+	nowAt  clock.Time // and when
 
 	queue  chan *request
 	wake   chan struct{} // something was applied, or proposals were dropped
@@ -62,7 +65,7 @@ func newLead(m *Master, term uint64) (*lead, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.now.Store(last)
+	l.now, l.nowAt = last, m.clk.Now()
 	if err := l.loadSessions(tx); err != nil {
 		return nil, err
 	}
@@ -75,6 +78,7 @@ func newLead(m *Master, term uint64) (*lead, error) {
 
 func (l *lead) start() {
 	l.wg.Go(l.evaluate)
+	l.wg.Go(l.lookout)
 	l.wg.Go(l.background)
 	l.wg.Go(l.driveDeletes)
 }
@@ -110,18 +114,16 @@ func (l *lead) spawn(f func()) {
 	}
 }
 
-// opTime returns the operation time: the time of day, but never back.
+// opTime returns the operation time: the time of day, but never back. While
+// what was given out is ahead of it, by a leader whose clock was wrong, time
+// goes on at half its speed: what is to be done after a while is done.
 func (l *lead) opTime() int64 {
-	wall := l.m.clk.Wall()
-	for {
-		last := l.now.Load()
-		if wall <= last {
-			return last
-		}
-		if l.now.CompareAndSwap(last, wall) {
-			return wall
-		}
-	}
+	l.timeMu.Lock()
+	defer l.timeMu.Unlock()
+	at := l.m.clk.Now()
+	l.now = max(l.m.clk.Wall(), l.now+int64(at.Sub(l.nowAt))/2)
+	l.nowAt = at
+	return l.now
 }
 
 // proposal is a batch on its way through the log, and who waits for it.

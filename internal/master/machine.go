@@ -117,6 +117,11 @@ func (a *machine) Restore(dir string) (uint64, error) {
 // LeaderChanged implements consensus.StateMachine.
 func (a *machine) LeaderChanged(now consensus.Leadership) {
 	m := (*Master)(a)
+	select {
+	case <-m.booted: // a group of one elects itself while Start returns
+	case <-m.ctx.Done():
+		return
+	}
 	if old := m.lead.Load(); old != nil && (!now.Self || old.term != now.Term) {
 		m.lead.Store(nil)
 		m.log.Info("no longer the leader", "term", old.term)

@@ -150,6 +150,7 @@ type Master struct {
 	trans *transport
 
 	node        atomic.Pointer[consensus.Node] // nil until the group is joined
+	booted      chan struct{}                  // closed once node is set
 	lead        atomic.Pointer[lead]           // nil while following
 	leadership  atomic.Pointer[consensus.Leadership]
 	members     atomic.Pointer[[]consensus.Member]
@@ -172,7 +173,7 @@ func Start(ctx context.Context, cfg Config) (*Master, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	m := &Master{cfg: cfg, log: cfg.Logger.With("master", cfg.Name), clk: cfg.Clock, moved: make(chan struct{})}
+	m := &Master{cfg: cfg, log: cfg.Logger.With("master", cfg.Name), clk: cfg.Clock, moved: make(chan struct{}), booted: make(chan struct{})}
 	if err := cfg.FS.MkdirAll(cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -226,11 +227,16 @@ func (m *Master) boot(id *identity) error {
 		return err
 	}
 	m.node.Store(node)
+	close(m.booted)
 	m.wg.Go(func() {
 		select {
 		case <-node.Done():
 			if m.ctx.Err() == nil {
 				m.log.Error("this master has stopped", "err", node.Err())
+				m.leadership.Store(nil) // or it would name itself for ever
+				if l := m.lead.Swap(nil); l != nil {
+					l.stop()
+				}
 			}
 		case <-m.ctx.Done():
 		}
@@ -312,8 +318,15 @@ func (m *Master) close() error {
 		l.stop()
 	}
 	m.wg.Wait()
+	var err error
+	if n := m.node.Load(); n != nil { // it may have joined while it was being stopped
+		err = n.Kill()
+	}
+	if l := m.lead.Swap(nil); l != nil {
+		l.stop()
+	}
 	m.trans.close()
-	return m.store.Close()
+	return errors.Join(err, m.store.Close())
 }
 
 // Leads tells whether this master leads and serves.

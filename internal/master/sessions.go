@@ -27,6 +27,7 @@ type clientSession struct {
 	hello       bool // it has told this leader what it holds
 	generation  uint64
 	ticket      clock.Time // when the last was given, 0 for never
+	expires     int64      // when that one does, in operation time
 	losing      bool       // it is lost, or about to be: nothing of it is taken
 	fence       uint64     // revision, once the loss is logged
 }
@@ -233,10 +234,10 @@ func (l *lead) mayRenew() error {
 
 // freshTicket signs a ticket for a session. sessMu must be held.
 func (l *lead) freshTicket(s *clientSession) []byte {
-	s.ticket = l.m.clk.Now()
+	s.ticket, s.expires = l.m.clk.Now(), l.opTime()+int64(TicketTime)
 	return rpc.SignTicket(l.m.cfg.Secret, &wire.Ticket{
 		Cluster: l.m.cfg.Cluster, History: l.m.history(), Session: s.id, Incarnation: s.incarnation,
-		Expires: l.opTime() + int64(TicketTime),
+		Expires: s.expires,
 	})
 }
 
@@ -244,7 +245,8 @@ func (l *lead) freshTicket(s *clientSession) []byte {
 func (l *lead) renew(s *clientSession) *wire.SessionRenewReply {
 	s.renewed = l.m.clk.Now()
 	reply := &wire.SessionRenewReply{LeaseMs: ms(l.m.cfg.Lease), Term: l.term, NeedHello: !s.hello}
-	if s.ticket == 0 || s.renewed.Sub(s.ticket) >= TicketTime/2 {
+	// The time of day may have jumped.
+	if s.ticket == 0 || s.renewed.Sub(s.ticket) >= TicketTime/2 || s.expires-l.opTime() < int64(TicketTime/2) {
 		reply.Ticket = l.freshTicket(s)
 	}
 	return reply

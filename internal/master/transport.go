@@ -68,8 +68,10 @@ func (t *transport) setMembers(members []consensus.Member) {
 	for _, mem := range members {
 		t.addrs[mem.ID] = mem.Addr
 		for _, p := range t.m.cfg.Masters {
-			if p.Name == mem.Name && p.Addr != "" {
-				t.addrs[mem.ID] = p.Addr // the configuration knows better where a master is now
+			// Where a first member is now the configuration knows better; one
+			// that took a first member's name was added with its own address.
+			if p.Name == mem.Name && p.Addr != "" && mem.ID == memberID(t.m.cfg.Cluster, p.Name, 0) {
+				t.addrs[mem.ID] = p.Addr
 			}
 		}
 	}

@@ -1,0 +1,74 @@
+package master
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/clock"
+	"github.com/ashlarfs/ashlar/internal/kv"
+)
+
+// wallClock is the real clock with another time of day.
+type wallClock struct {
+	clock.Clock
+	off atomic.Int64
+	at  atomic.Int64 // if not 0, Now
+}
+
+func (c *wallClock) Wall() int64 { return c.Clock.Wall() + c.off.Load() }
+
+func (c *wallClock) Now() clock.Time {
+	if at := c.at.Load(); at != 0 {
+		return clock.Time(at)
+	}
+	return c.Clock.Now()
+}
+
+// After a leader whose clock was an hour ahead, time neither goes back nor
+// stands still.
+func TestOperationTimeGoesOnAfterAClockThatWasAhead(t *testing.T) {
+	clk := &wallClock{Clock: clock.Real}
+	clk.at.Store(1)
+	l := &lead{m: &Master{clk: clk}}
+	l.now, l.nowAt = clk.Wall()+int64(time.Hour), clk.Now()
+	first := l.opTime()
+	clk.at.Add(int64(10 * time.Minute))
+	if got := time.Duration(l.opTime() - first); got != 5*time.Minute {
+		t.Fatalf("in ten minutes time went on by %v", got)
+	}
+	clk.off.Store(int64(2 * time.Hour))
+	if got, want := l.opTime(), clk.Wall(); want-got > int64(time.Minute) || want < got {
+		t.Fatalf("time is %v behind the clock", time.Duration(want-got))
+	}
+}
+
+// A session gets a fresh ticket at its next renewal when the time of day
+// jumps past the expiry of the one it has.
+func TestAJumpOfTheClockRenewsTickets(t *testing.T) {
+	clk := &wallClock{Clock: clock.Real}
+	l := &lead{m: &Master{clk: clk, store: memoryStore(t)}}
+	l.m.cfg.Secret = testSecret
+	s := &clientSession{id: ashlar.SessionID(1), hello: true}
+	if l.renew(s).Ticket == nil {
+		t.Fatal("no first ticket")
+	}
+	if l.renew(s).Ticket != nil {
+		t.Fatal("a ticket at every renewal")
+	}
+	clk.off.Store(int64(time.Hour))
+	if l.renew(s).Ticket == nil {
+		t.Fatal("the session is left with an expired ticket")
+	}
+}
+
+func memoryStore(t *testing.T) *kv.Store {
+	t.Helper()
+	s, err := kv.Open(kv.Options{Dir: "store", InMemory: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
