@@ -20,8 +20,9 @@ type Registered struct {
 }
 
 // Register takes a new incarnation of a chunkserver under a session of its
-// own, which open makes. It is refused with Busy while another data directory lives under its
-// name, or one of its disks on another live node; with Fenced if a disk was
+// own, which open makes. It is refused with Busy while another data directory
+// or another address lives under its name, or one of its disks on another live
+// node; with Fenced if a disk was
 // opened less often than it was before: it is a copy. Repeating a
 // registration changes nothing.
 func Register(tx Tx, now int64, open func(ashlar.NodeID) (ashlar.SessionID, error), m *wire.Register) (*Registered, error) {
@@ -97,6 +98,10 @@ func (v *View) claimNode(m *wire.Register) (*Node, error) {
 			return nil, fail("register", ashlar.Busy, m.Name, "another data directory is served under this name by "+n.Addr)
 		case n.Name != m.Name && n.UUID == m.UUID:
 			return nil, fail("register", ashlar.Invalid, m.Name, "this data directory belongs to node "+n.Name)
+		case n.Name == m.Name && n.Up && n.Incarnation != m.Incarnation && n.Addr != m.Addr:
+			// A restart where the old process listened proves that one dead;
+			// this may be a copy, and the old one's lease holds (I-6).
+			return nil, fail("register", ashlar.Busy, m.Name, "this node is still served by "+n.Addr)
 		case n.Name == m.Name:
 			return n, nil
 		}

@@ -231,7 +231,11 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) (string, error) {
 
 // register name=n1 [uuid=1] inc=1 disks=(1,2) [owner=1] [rack=a] [label=ssd]
 func (w *world) register(d *datadriven.TestData, arg func(string) string, number func(string) uint64) (string, error) {
-	m := &wire.Register{Name: arg("name"), Addr: arg("name") + ":1", Rack: arg("rack"), Incarnation: ashlar.Incarnation(number("inc"))}
+	addr := arg("addr")
+	if addr == "" {
+		addr = arg("name") + ":1"
+	}
+	m := &wire.Register{Name: arg("name"), Addr: addr, Rack: arg("rack"), Incarnation: ashlar.Incarnation(number("inc"))}
 	copy(m.UUID[:], arg("name")+arg("uuid"))
 	owner := number("owner")
 	if owner == 0 {
