@@ -201,13 +201,15 @@ func (c *catchup) all() error {
 		}
 		if first {
 			rep = r // what it had in flight is told once
+		} else {
+			rep.Layers = append(rep.Layers, r.Layers...)
 		}
 		req.Inflight, req.Horizons = nil, nil
 	}
 	if err := c.chunks(&rep); err != nil {
 		return err
 	}
-	return c.call(&wire.CatchupEnd{Disk: c.member, Group: t.group, Epoch: c.epoch}, nil)
+	return c.call(&wire.CatchupEnd{Disk: c.member, Group: t.group, Epoch: c.epoch, Pass: c.pass}, nil)
 }
 
 // chunks goes through all chunks of the group, a page at a time.
@@ -215,6 +217,10 @@ func (c *catchup) chunks(rep *wire.CatchupReply) error {
 	whole := map[wire.ChunkKey]bool{}
 	for _, k := range rep.Whole {
 		whole[k] = true
+	}
+	cut := map[ashlar.LayerID]bool{}
+	for _, l := range rep.Layers {
+		cut[l] = true
 	}
 	ranges := map[wire.ChunkKey][]chunkstore.Region{}
 	for i := range rep.Ranges {
@@ -238,7 +244,7 @@ func (c *catchup) chunks(rep *wire.CatchupReply) error {
 			return err
 		}
 		for _, k := range keys {
-			if err := c.chunk(k, rep.Since, whole[k], missing[k], ranges[k]); err != nil {
+			if err := c.chunk(k, rep.Since, whole[k] || cut[k.Layer], missing[k], ranges[k]); err != nil {
 				return err
 			}
 		}

@@ -33,23 +33,71 @@ func (s *Server) handleCut(ctx context.Context, r *rpc.Request) (wire.Message, e
 	if err != nil {
 		return nil, err
 	}
-	return nil, t.onAll(ctx, m.Epoch, m.Layer, func() error { return t.cut(m) }, func(d ashlar.DiskID) wire.Message {
+	done := func() bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.cutDone(m.Layer, m.Gen)
+	}
+	remote := func(d ashlar.DiskID) wire.Message {
 		c := *m
 		c.Disk = d
 		return &c
-	})
+	}
+	err = t.onAll(ctx, m.Epoch, m.Layer, done, func() error { return t.cut(m) }, remote)
+	if err == nil {
+		t.mu.Lock()
+		t.noteCut(m.Layer, m.Gen)
+		t.mu.Unlock()
+	}
+	return nil, err
 }
 
 // cut cuts an object and then records the generation, so that a recorded one
-// means that the cut was made. A request that comes again after that, from a
-// leader that was cut off say, must not cut what was written since (I-10).
+// means that the cut was made here. Members do so whenever they are told:
+// while the cut is not made on all of them, one that made it under an earlier
+// epoch may have taken writes of the older generation since. The regions get
+// the next epoch: a member that was in-sync in this one and misses the cut has
+// to be sent them.
 func (t *seat) cut(m *wire.Cut) error {
-	if m.Truncate && t.d.store.Generation(m.Group, m.Layer) < m.Gen {
-		if err := t.d.store.Cut(m.Group, m.Layer, m.From, m.Cuts, m.Epoch); err != nil {
+	if t.d.store.Generation(m.Group, m.Layer) > m.Gen {
+		return nil // overtaken
+	}
+	if m.Truncate {
+		if err := t.d.store.Cut(m.Group, m.Layer, m.From, m.Cuts, m.Epoch+1); err != nil {
 			return err
 		}
 	}
 	return t.d.store.SetGeneration(m.Group, m.Layer, m.Gen)
+}
+
+// cutsMax is the most objects of which a primary remembers in an epoch that
+// they were cut.
+const cutsMax = 1 << 16
+
+// cutDone tells whether the cut that raised an object to a generation is known
+// to be made on all members. A request for it that comes again, from a leader
+// that was cut off say, must not cut what was written since (I-10). t.mu must
+// be held.
+func (t *seat) cutDone(layer ashlar.LayerID, gen ashlar.Generation) bool {
+	return t.cutsEpoch == t.sm.Epoch() && t.cuts[layer] >= gen
+}
+
+// noteCut notes that a cut is made everywhere: here just now, or because a
+// client was told of the generation. t.mu must be held.
+func (t *seat) noteCut(layer ashlar.LayerID, gen ashlar.Generation) {
+	if gen <= 1 || t.cutDone(layer, gen) {
+		return
+	}
+	if e := t.sm.Epoch(); t.cutsEpoch != e || t.cuts == nil {
+		t.cutsEpoch, t.cuts = e, map[ashlar.LayerID]ashlar.Generation{}
+	}
+	if len(t.cuts) >= cutsMax {
+		for l := range t.cuts { // any one
+			delete(t.cuts, l)
+			break
+		}
+	}
+	t.cuts[layer] = gen
 }
 
 // handleDeleteLayers removes layers for good.
@@ -80,9 +128,9 @@ func (s *Server) handleDeleteLayers(ctx context.Context, r *rpc.Request) (wire.M
 	// One layer at a time is held; the files are removed for all at once.
 	layers := m.Layers
 	if len(layers) == 1 {
-		return nil, t.onAll(ctx, m.Epoch, layers[0], local, remote)
+		return nil, t.onAll(ctx, m.Epoch, layers[0], nil, local, remote)
 	}
-	return nil, t.onAll(ctx, m.Epoch, 0, local, remote)
+	return nil, t.onAll(ctx, m.Epoch, 0, nil, local, remote)
 }
 
 // ordered returns the seat that is the primary of a group in an epoch, for a
@@ -99,8 +147,9 @@ func (l *life) ordered(ctx context.Context, g ashlar.PGID, e ashlar.Epoch) (*sea
 // onAll runs a change of an object (of the whole group if layer is 0) here and
 // on every member, with its writes and reads drained and kept out. If a
 // member fails it is reported, and the masters ask again in the next epoch:
-// all these changes may be repeated.
-func (t *seat) onAll(ctx context.Context, e ashlar.Epoch, layer ashlar.LayerID, local func() error, remote func(ashlar.DiskID) wire.Message) error {
+// all these changes may be repeated. It does nothing if done, asked once
+// everything is drained, says so.
+func (t *seat) onAll(ctx context.Context, e ashlar.Epoch, layer ashlar.LayerID, done func() bool, local func() error, remote func(ashlar.DiskID) wire.Message) error {
 	s := &replication.Span{Scope: replication.ScopeLayer, Layer: layer}
 	if layer == 0 {
 		s.Scope = replication.ScopeGroup
@@ -109,6 +158,9 @@ func (t *seat) onAll(ctx context.Context, e ashlar.Epoch, layer ashlar.LayerID, 
 		return err
 	}
 	defer t.unlock(s)
+	if done != nil && done() {
+		return t.still(e)
+	}
 	t.mu.Lock()
 	members := t.sm.Members()
 	t.mu.Unlock()

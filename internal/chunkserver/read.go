@@ -65,6 +65,11 @@ func (t *seat) gateRead(a *wire.Address) error {
 	if a.Gen < t.d.store.Generation(t.group, a.Layer) {
 		return ashlar.WrongGeneration // I-10
 	}
+	if a.Gen > 1 {
+		t.mu.Lock()
+		t.noteCut(a.Layer, a.Gen)
+		t.mu.Unlock()
+	}
 	return nil
 }
 

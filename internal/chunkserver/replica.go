@@ -142,9 +142,7 @@ func (s *Server) handleCatchup(ctx context.Context, r *rpc.Request) (wire.Messag
 			if err := t.beginPass(ctx, m.Epoch, m.Pass); err != nil {
 				return err
 			}
-		}
-		if err := t.d.store.SetGenerations(m.Group, m.Gens); err != nil {
-			return err
+			rep.Layers = t.lacks(m.Gens)
 		}
 		var err error
 		t.step(nil, func(g *replication.Group) {
@@ -163,6 +161,21 @@ func (s *Server) handleCatchup(ctx context.Context, r *rpc.Request) (wire.Messag
 		return nil, err
 	}
 	return rep, nil
+}
+
+// lacks returns the objects whose generation is lower here: their cuts were
+// missed, so that all that is left of them is to be copied. The generations
+// are recorded when that is done.
+func (t *seat) lacks(gens []wire.ObjectGen) (layers []ashlar.LayerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range gens {
+		if o.Gen > t.d.store.Generation(t.group, o.Layer) {
+			layers = append(layers, o.Layer)
+			t.lacking = append(t.lacking, o)
+		}
+	}
+	return layers
 }
 
 func keyLess(a, b wire.ChunkKey) bool {
@@ -254,8 +267,14 @@ func (s *Server) handleCatchupEnd(_ context.Context, r *rpc.Request) (wire.Messa
 	if err := t.d.store.SyncGroup(m.Group); err != nil {
 		return nil, err
 	}
-	return nil, t.guarded(m.Epoch, func() error {
-		var err error
+	return nil, t.inPass(m.Epoch, m.Pass, func() error {
+		t.mu.Lock()
+		gens := t.lacking
+		t.mu.Unlock()
+		err := t.d.store.SetGenerations(m.Group, gens)
+		if err != nil {
+			return err
+		}
 		t.step(nil, func(g *replication.Group) { err = g.Caught(m.Epoch) })
 		if err != nil {
 			return err

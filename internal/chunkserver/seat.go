@@ -38,6 +38,13 @@ type seat struct {
 	pass      uint64
 	passEpoch ashlar.Epoch
 	copying   int
+	// lacking are the generations of that catch-up that are higher than those
+	// here; they are recorded at its end.
+	lacking []wire.ObjectGen
+
+	// cuts are those known to be made on all members, in cutsEpoch.
+	cuts      map[ashlar.LayerID]ashlar.Generation
+	cutsEpoch ashlar.Epoch
 
 	work sync.WaitGroup // actions being carried out
 }
@@ -79,12 +86,13 @@ func (t *seat) gate(op *replication.Op) error {
 	if op.Write.Gen < t.d.store.Generation(t.group, op.Write.Layer) {
 		return ashlar.WrongGeneration // I-10
 	}
+	t.noteCut(op.Write.Layer, op.Write.Gen)
 	return nil
 }
 
-// step calls f on the state machine and carries out what follows. The apply
-// action of mine is returned instead, for the caller to do itself.
-func (t *seat) step(mine *replication.Op, f func(g *replication.Group)) (apply *replication.Action) {
+// step calls f on the state machine and carries out what follows. What is to
+// be sent and applied of mine is returned instead, for the caller to do itself.
+func (t *seat) step(mine *replication.Op, f func(g *replication.Group)) (own []replication.Action) {
 	t.mu.Lock()
 	phase, epoch := t.sm.Phase(), t.sm.Epoch()
 	f(t.sm)
@@ -98,13 +106,14 @@ func (t *seat) step(mine *replication.Op, f func(g *replication.Group)) (apply *
 	}
 	t.mu.Unlock()
 	for i := range acts {
-		if a := &acts[i]; a.Kind == replication.ActApply && a.Op == mine && mine != nil {
-			apply = a
+		a := &acts[i]
+		if mine != nil && a.Op == mine && (a.Kind == replication.ActApply || a.Kind == replication.ActSend) {
+			own = append(own, *a)
 		} else {
 			t.perform(a)
 		}
 	}
-	return apply
+	return own
 }
 
 // claim does the part of an action that must be done in order. t.mu must be
@@ -160,7 +169,7 @@ func (t *seat) perform(a *replication.Action) {
 	case replication.ActApply:
 		run(func() { t.apply(&act) })
 	case replication.ActSend:
-		run(func() { t.send(&act) })
+		go t.deliver(&act).finish()
 	case replication.ActFinish:
 		w := act.Op.Wait.(*waiter)
 		w.err = act.Err
@@ -429,6 +438,9 @@ func (t *seat) beginPass(ctx context.Context, e ashlar.Epoch, pass uint64) error
 	if t.passEpoch == e && pass < t.pass {
 		t.mu.Unlock()
 		return ashlar.WrongEpoch
+	}
+	if t.passEpoch != e || t.pass != pass {
+		t.lacking = nil
 	}
 	t.passEpoch, t.pass = e, pass
 	t.mu.Unlock()

@@ -50,6 +50,8 @@ type Leader interface {
 // Caller makes requests of other chunkservers.
 type Caller interface {
 	Call(ctx context.Context, addr string, req, reply wire.Message) error
+	// Begin is the first half of a Call; nil if only Call can make it.
+	Begin(addr string, req, reply wire.Message) *rpc.Pending
 }
 
 // Handlers is where requests come from.

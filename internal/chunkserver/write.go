@@ -68,19 +68,21 @@ func (t *seat) write(ctx context.Context, w *wire.Write) error {
 	var verdict replication.Verdict
 	var other *replication.Op
 	var err error
-	apply := t.step(op, func(g *replication.Group) { verdict, other, err = g.Order(op) })
+	mine := t.step(op, func(g *replication.Group) { verdict, other, err = g.Order(op) })
 	switch verdict {
 	case replication.Refused:
 		return err
 	case replication.Already:
+		if w.Flags&wire.WriteSync != 0 { // perhaps made equal since, and so not synced everywhere
+			if err := t.sync(ctx, &w.Address); err != nil {
+				return err
+			}
+		}
 		return t.leased()
 	case replication.Joined:
 		return t.join(ctx, other.Wait.(*waiter))
 	}
-	if apply != nil {
-		t.apply(apply)
-		t.work.Done()
-	}
+	t.carryOut(mine)
 	select {
 	case <-wait.done:
 	case <-ctx.Done():
@@ -166,16 +168,67 @@ func (t *seat) store(w *wire.Write, e ashlar.Epoch, force bool) error {
 	return err
 }
 
-// send carries a write to a member until it has it or the epoch is over.
-func (t *seat) send(a *replication.Action) {
+// carryOut does what a write asks for by the goroutine that waits for it: the
+// members are sent their copies, then the local one is made, and only then are
+// the answers looked at.
+func (t *seat) carryOut(mine []replication.Action) {
+	sent := make([]*delivery, 0, 4)
+	for i := range mine {
+		if a := &mine[i]; a.Kind == replication.ActSend {
+			d := t.deliver(a)
+			d.begin()
+			sent = append(sent, d)
+		}
+	}
+	for i := range mine {
+		if a := &mine[i]; a.Kind == replication.ActApply {
+			t.apply(a)
+			t.work.Done()
+		}
+	}
+	for i, d := range sent {
+		if i < len(sent)-1 && !d.answered() { // the members fail apart from each other
+			go d.finish()
+			continue
+		}
+		d.finish()
+	}
+}
+
+// delivery is a write on its way to a member.
+type delivery struct {
+	t       *seat
+	a       replication.Action
+	m       wire.Replicate
+	ctx     context.Context // of the member in this epoch
+	pending *rpc.Pending    // nil if nothing was sent yet
+}
+
+func (t *seat) deliver(a *replication.Action) *delivery {
+	d := &delivery{t: t, a: *a, ctx: t.job(a.Disk, a.Epoch)}
+	d.m = wire.Replicate{Disk: a.Disk, Op: a.Num, Committed: a.Committed, Write: *a.Op.Write}
+	d.m.Write.Epoch = a.Epoch
+	return d
+}
+
+// begin sends it, if that can be done without waiting.
+func (d *delivery) begin() {
+	if d.ctx.Err() == nil {
+		d.pending = d.t.l.s.cfg.RPC.Begin(d.t.addr(d.a.Disk), &d.m, nil)
+	}
+}
+
+func (d *delivery) answered() bool { return d.pending != nil && d.pending.Answered() }
+
+// finish returns when the member has the write or the epoch is over.
+func (d *delivery) finish() {
+	t, a, m := d.t, &d.a, &d.m
+	defer t.work.Done()
 	defer a.Op.Wait.(*waiter).users.Done()
-	m := &wire.Replicate{Disk: a.Disk, Op: a.Num, Committed: a.Committed, Write: *a.Op.Write}
-	m.Write.Epoch = a.Epoch
-	ctx := t.job(a.Disk, a.Epoch)
 	pause := retryMin
 	for {
-		err := t.call(ctx, a.Disk, a.Epoch, m, nil)
-		if ctx.Err() != nil {
+		err := d.once()
+		if d.ctx.Err() != nil {
 			return
 		}
 		switch {
@@ -190,15 +243,28 @@ func (t *seat) send(a *replication.Action) {
 			continue
 		case errors.Is(err, ashlar.Corrupt):
 			w := a.Op.Write
-			if err := t.supply(a.Disk, w, a.Epoch); err != nil && ctx.Err() == nil {
+			if err := t.supply(a.Disk, w, a.Epoch); err != nil && d.ctx.Err() == nil {
 				t.failed(a.Disk, a.Epoch, err)
 			}
 		case errors.Is(err, ashlar.IO):
 			t.failed(a.Disk, a.Epoch, err)
 		}
-		t.l.s.sleep(ctx, pause)
+		t.l.s.sleep(d.ctx, pause)
 		pause = min(2*pause, retryMax)
 	}
+}
+
+// once waits for what was sent, or sends it.
+func (d *delivery) once() error {
+	p := d.pending
+	d.pending = nil
+	switch {
+	case p == nil:
+		return d.t.call(d.ctx, d.a.Disk, d.a.Epoch, &d.m, nil)
+	case p.Answered():
+		return p.Wait(d.ctx)
+	}
+	return d.t.patiently(d.ctx, d.a.Disk, d.a.Epoch, p.Wait)
 }
 
 // supply gives a member the blocks that a write touches in part: its own are
@@ -218,22 +284,29 @@ func (t *seat) supply(d ashlar.DiskID, w *wire.Write, e ashlar.Epoch) error {
 	return nil
 }
 
-// call makes a request of a member. One that does not answer within
+// call makes a request of a member, patiently.
+func (t *seat) call(ctx context.Context, d ashlar.DiskID, e ashlar.Epoch, req, reply wire.Message) error {
+	addr := t.addr(d)
+	return t.patiently(ctx, d, e, func(ctx context.Context) error {
+		return t.l.s.cfg.RPC.Call(ctx, addr, req, reply)
+	})
+}
+
+// patiently waits for an answer of a member. One that does not answer within
 // memberTimeout is asked whether it is alive; if it is not, or cannot be
 // reached, it is reported. The request itself goes on for memberSlow.
-func (t *seat) call(ctx context.Context, d ashlar.DiskID, e ashlar.Epoch, req, reply wire.Message) error {
+func (t *seat) patiently(ctx context.Context, d ashlar.DiskID, e ashlar.Epoch, answer func(context.Context) error) error {
 	cctx, cancel := context.WithTimeout(ctx, memberSlow)
 	defer cancel()
-	addr := t.addr(d)
 	stop := t.l.s.clk.AfterFunc(memberTimeout, func() {
 		pctx, pcancel := context.WithTimeout(cctx, memberTimeout)
 		defer pcancel()
-		err := t.l.s.cfg.RPC.Call(pctx, addr, &wire.ReplicaCommit{Disk: d, Group: t.group, Epoch: e}, nil)
+		err := t.l.s.cfg.RPC.Call(pctx, t.addr(d), &wire.ReplicaCommit{Disk: d, Group: t.group, Epoch: e}, nil)
 		if cctx.Err() == nil && (errors.Is(err, ashlar.Unreachable) || errors.Is(err, ashlar.Timeout)) {
 			t.failed(d, e, err)
 		}
 	})
-	err := t.l.s.cfg.RPC.Call(cctx, addr, req, reply)
+	err := answer(cctx)
 	stop()
 	if err != nil && ctx.Err() == nil && (errors.Is(err, ashlar.Unreachable) || errors.Is(err, ashlar.Timeout)) {
 		t.failed(d, e, err)

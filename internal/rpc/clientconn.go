@@ -106,8 +106,6 @@ func (c *clientConn) attach(ctx context.Context, hooks []Hook) error {
 }
 
 func (c *clientConn) call(ctx context.Context, req, reply wire.Message) error {
-	c.waiting.Add(1)
-	defer c.waiting.Add(-1)
 	h := header{}
 	if d, ok := ctx.Deadline(); ok {
 		ms := time.Until(d).Milliseconds() + 1
@@ -125,46 +123,11 @@ func (c *clientConn) call(ctx context.Context, req, reply wire.Message) error {
 			return ashlar.E("call", ashlar.KindOf(contextError(ctx, "")), c.addr, &unsent{ctx.Err()})
 		}
 	}
-	defer func() { <-c.slots }()
-
-	k := callPool.Get().(*call)
-	k.reply = reply
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return errStale
-	}
-	c.nextID++
-	h.id = c.nextID
-	c.calls[h.id] = k
-	alone := len(c.calls) == 1
-	c.mu.Unlock()
-	f, err := newFrame(h, req)
+	p, err := c.begin(h, req, reply)
 	if err != nil {
-		if c.take(h.id) == nil {
-			<-k.done
-		}
 		return err
 	}
-	lent := f.lent
-	_ = c.w.send(f, alone, 0) // if it fails, close fails the call
-
-	select {
-	case err = <-k.done:
-		if lent {
-			c.w.detach(f) // the answer may have come before all was sent
-		}
-		k.reply = nil
-		k.abandoned.Store(false)
-		callPool.Put(k)
-		return err
-	case <-ctx.Done():
-		if lent {
-			c.w.detach(f)
-		}
-		c.abandon(h.id, k)
-		return contextError(ctx, c.addr)
-	}
+	return p.wait(ctx)
 }
 
 // abandon returns when the reader does not touch the call any more.

@@ -54,22 +54,8 @@ func (t *target) live(k class) []*clientConn {
 // are have work, one more is made in the background.
 func (t *target) get(ctx context.Context, k class) (*clientConn, error) {
 	t.mu.Lock()
-	var best *clientConn
-	empty := -1
-	for i := range classWidth[k] {
-		c := t.conns[k][i]
-		if c == nil {
-			empty = i
-			continue
-		}
-		if best == nil || c.waiting.Load() < best.waiting.Load() {
-			best = c
-		}
-	}
+	best, empty := t.pick(k)
 	if best != nil {
-		if empty >= 0 && best.waiting.Load() > 0 && !t.client.o.Clock.Now().Before(t.trouble[k].until) {
-			t.dial(k, empty)
-		}
 		t.mu.Unlock()
 		return best, nil
 	}

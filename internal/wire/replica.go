@@ -233,11 +233,13 @@ func (m *Catchup) Fields(c *Codec) {
 
 // CatchupReply tells what a member needs beyond chunks changed after Since,
 // the last epoch in which it was in-sync (0: everything): ranges it had in
-// flight itself, and whole chunks that may be torn because power was lost.
+// flight itself, whole chunks that may be torn because power was lost, and
+// objects whose generation is lower there.
 type CatchupReply struct {
 	Since  ashlar.Epoch
 	Ranges []Inflight
 	Whole  []ChunkKey
+	Layers []ashlar.LayerID
 }
 
 // Kind implements Message.
@@ -248,6 +250,7 @@ func (m *CatchupReply) Fields(c *Codec) {
 	U64(c, &m.Since)
 	List(c, &m.Ranges, InflightMax, CodeInflight)
 	List(c, &m.Whole, ChunkListMax, chunkKey)
+	List(c, &m.Layers, GensMax, U64[ashlar.LayerID])
 }
 
 // ChunkList names every chunk that the primary has between From (inclusive)
@@ -344,6 +347,7 @@ type CatchupEnd struct {
 	Disk  ashlar.DiskID
 	Group ashlar.PGID
 	Epoch ashlar.Epoch
+	Pass  uint64
 }
 
 // Kind implements Message.
@@ -354,6 +358,7 @@ func (m *CatchupEnd) Fields(c *Codec) {
 	U32(c, &m.Disk)
 	U32(c, &m.Group)
 	U64(c, &m.Epoch)
+	U64(c, &m.Pass)
 }
 
 // Fetch asks a member for blocks of a chunk, for the primary's repair of its
