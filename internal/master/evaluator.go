@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/consensus"
@@ -36,6 +37,9 @@ type request struct {
 	// writes are part of a batch, before anything else is evaluated.
 	settled func(reply wire.Message)
 	done    chan answer // of capacity 1
+	// then, if set, is called with the answer instead of it being sent on
+	// done. It must not block.
+	then func(answer)
 }
 
 type answer struct {
@@ -51,7 +55,14 @@ func newRequest(eval func(*layered, *meta.Env) (wire.Message, string, error)) *r
 }
 
 func (r *request) answer(reply wire.Message, err error) { r.finish(answer{reply: reply, err: err}) }
-func (r *request) finish(a answer)                      { r.done <- a }
+
+func (r *request) finish(a answer) {
+	if r.then != nil {
+		r.then(a)
+		return
+	}
+	r.done <- a
+}
 
 // do has a request evaluated and returns its answer when that may be given.
 func (l *lead) do(ctx context.Context, r *request) (wire.Message, error) {
@@ -102,9 +113,13 @@ func (l *lead) confirm(ctx context.Context) error {
 	return nil
 }
 
-// evaluator is the state of the goroutine that evaluates.
+// evaluator evaluates: in its own goroutine, or, when nothing is under way, in
+// that of whoever has something to be evaluated (lead.evaluateNow).
 type evaluator struct {
-	l     *lead
+	l  *lead
+	mu sync.Mutex // guards everything below; lead.mu is taken inside
+
+	now   bool // it is not its own goroutine that evaluates: nothing may wait
 	tx    layered
 	term  uint64
 	next  uint64
@@ -117,24 +132,47 @@ type evaluator struct {
 
 // evaluate is the evaluator goroutine.
 func (l *lead) evaluate() {
-	e := &evaluator{l: l}
-	e.tx.store, e.tx.over = l.m.store, &l.over
+	e := &l.evaluator
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
 		case <-l.wake:
+			e.mu.Lock()
 			if l.voided.Load() {
 				e.discard()
 			}
+			e.mu.Unlock()
 		case r := <-l.queue:
-			if !e.ready() {
+			e.mu.Lock()
+			if e.ready() {
+				e.pass(r)
+			} else {
 				r.answer(nil, l.m.notLeader())
-				continue
 			}
-			e.pass(r)
+			e.mu.Unlock()
 		}
 	}
+}
+
+// evaluateNow evaluates r here and now if nothing else is being evaluated,
+// waits to be, or is on its way through the log. It does not block.
+func (l *lead) evaluateNow(r *request) bool {
+	e := &l.evaluator
+	if !e.mu.TryLock() {
+		return false
+	}
+	defer e.mu.Unlock()
+	l.mu.Lock()
+	idle := len(l.inflight) == 0 && !l.closed
+	l.mu.Unlock()
+	if !idle || !e.known || l.voided.Load() || len(l.queue) > 0 {
+		return false
+	}
+	e.now = true
+	e.pass(r)
+	e.now = false
+	return true
 }
 
 // ready waits until there is room for another batch, and finds its place in
@@ -308,7 +346,7 @@ func (e *evaluator) propose(now int64) {
 				continue
 			}
 			e.l.voided.Store(true)
-		case errors.Is(err, consensus.ErrOverloaded):
+		case errors.Is(err, consensus.ErrOverloaded) && !e.now:
 			select {
 			case <-e.l.wake:
 				continue

@@ -16,6 +16,7 @@ func (m *Master) handle() {
 	all := func(msg wire.Message, h rpc.Handler) { s.Handle(msg.Kind(), h) }
 	all(&wire.FindLeader{}, m.findLeader)
 	all(&wire.Raft{}, m.raft)
+	s.HandleQuick((&wire.Raft{}).Kind(), m.quickRaft)
 	all(&wire.SnapshotBegin{}, m.snapshotBegin)
 	all(&wire.SnapshotData{}, m.snapshotData)
 	all(&wire.SnapshotEnd{}, m.snapshotEnd)
@@ -38,6 +39,7 @@ func (m *Master) handle() {
 	led(&wire.SessionHello{}, (*lead).sessionHello)
 	led(&wire.SessionClose{}, (*lead).sessionClose)
 	led(&wire.Operation{}, (*lead).operation)
+	s.HandleQuick((&wire.Operation{}).Kind(), m.quickOperation)
 	led(&wire.Register{}, (*lead).register)
 	led(&wire.ServerRenew{}, (*lead).serverRenew)
 	led(&wire.Watch{}, (*lead).watch)

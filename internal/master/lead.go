@@ -23,6 +23,8 @@ type lead struct {
 	now    int64      // last operation time given out
 	nowAt  clock.Time // and when
 
+	evaluator evaluator
+
 	queue  chan *request
 	wake   chan struct{} // something was applied, or proposals were dropped
 	voided atomic.Bool   // proposals lost their place
@@ -58,6 +60,8 @@ func newLead(m *Master, term uint64) (*lead, error) {
 		queue: make(chan *request, queueMax), wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{},
 	}
+	l.evaluator.l = l
+	l.evaluator.tx.store, l.evaluator.tx.over = m.store, &l.over
 	l.cuts.init()
 	l.opens.init()
 	tx := &plain{store: m.store}
@@ -105,13 +109,14 @@ func (l *lead) stop() {
 	}
 }
 
-// spawn runs f as part of the term; not once that has ended.
-func (l *lead) spawn(f func()) {
+// spawn runs f as part of the term; not, and it says so, once that has ended.
+func (l *lead) spawn(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.closed {
 		l.wg.Go(f)
 	}
+	return !l.closed
 }
 
 // opTime returns the operation time: the time of day, but never back. While

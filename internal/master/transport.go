@@ -1,7 +1,6 @@
 package master
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -44,6 +43,7 @@ type transport struct {
 type peer struct {
 	id    uint64
 	queue chan []byte
+	busy  atomic.Bool // its goroutine is sending
 }
 
 // incoming is a checkpoint that is being received.
@@ -92,9 +92,14 @@ func (t *transport) Send(to uint64, packet []byte) {
 		t.peers[to] = p
 		t.wg.Go(func() { t.run(p) })
 	}
+	addr := t.addrs[to]
 	t.mu.Unlock()
 	if p == nil {
 		return
+	}
+	if len(p.queue) == 0 && !p.busy.Load() && addr != "" && len(packet) <= wire.PayloadMax &&
+		t.m.cfg.RPC.TrySend(addr, &wire.Raft{From: t.m.id.Load(), To: to, Data: packet}) {
+		return // without a change of goroutines
 	}
 	select {
 	case p.queue <- packet:
@@ -108,7 +113,9 @@ func (t *transport) run(p *peer) {
 		case <-t.m.ctx.Done():
 			return
 		case b := <-p.queue:
+			p.busy.Store(true)
 			t.send(p.id, b)
+			p.busy.Store(false)
 		}
 	}
 }
@@ -197,7 +204,7 @@ func (m *Master) raft(_ context.Context, r *rpc.Request) (wire.Message, error) {
 	}
 	q := r.Msg.(*wire.Raft)
 	if n := m.node.Load(); n != nil && q.To == m.id.Load() {
-		if err := n.Receive(q.From, bytes.Clone(q.Data)); err != nil {
+		if err := n.Receive(q.From, q.Data); err != nil {
 			m.log.Debug("receiving from a master", "from", r.Peer.Name, "err", err)
 		}
 	}

@@ -131,6 +131,26 @@ func (c *Client) Send(ctx context.Context, addr string, msg wire.Message) error 
 	}
 }
 
+// TrySend is Send if a connection is there; otherwise, or when too much is
+// queued on it, it returns false. It does not block.
+func (c *Client) TrySend(addr string, msg wire.Message) bool {
+	if c.o.Local.find(addr) != nil {
+		return false
+	}
+	c.mu.Lock()
+	t := c.targets[addr]
+	c.mu.Unlock()
+	if t == nil {
+		return false
+	}
+	conn := t.first(classOf(msg.Kind()))
+	if conn == nil {
+		return false
+	}
+	f, err := newFrame(header{}, msg)
+	return err == nil && conn.w.send(f, true, SendQueueMax) == nil
+}
+
 // Reattach runs the hooks again on every data connection there is, after what
 // they present was renewed. Connections on which they fail are closed.
 func (c *Client) Reattach(ctx context.Context) error {

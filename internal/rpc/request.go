@@ -79,6 +79,9 @@ func (r *Request) serve() {
 	r.answer(m, err)
 }
 
+// Answer ends a request that a Quick took for Later. It does not block.
+func (r *Request) Answer(m wire.Message, err error) { r.answer(m, err) }
+
 // answer sends the reply, or notes that there is none to be sent.
 func (r *Request) answer(m wire.Message, err error) {
 	if r.local != nil {

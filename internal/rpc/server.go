@@ -22,6 +22,23 @@ import (
 // text.
 type Handler func(ctx context.Context, r *Request) (wire.Message, error)
 
+// Quick may answer a request at once, in the goroutine that reads the
+// connection: it must not block, and alone tells whether nothing else waits to
+// be read there, so that work which takes a while delays nobody. A request
+// that it declines goes to the Handler of its kind; one that it takes for
+// Later is answered by Request.Answer.
+type Quick func(r *Request, alone bool) (m wire.Message, err error, what Outcome)
+
+// Outcome is what a Quick did with a request.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Declined Outcome = iota
+	Answered
+	Later
+)
+
 // ServerOptions are a Server's options; the zero value is good.
 type ServerOptions struct {
 	Local  *Local   // makes the server callable within the process
@@ -39,6 +56,7 @@ type Server struct {
 	o        ServerOptions
 	log      limitedLog
 	handlers map[wire.Kind]Handler
+	quick    map[wire.Kind]Quick
 	ctx      context.Context
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
@@ -59,7 +77,7 @@ func NewServer(id Identity, o ServerOptions) *Server {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		o: o, handlers: map[wire.Kind]Handler{}, listeners: map[net.Listener]string{},
+		o: o, handlers: map[wire.Kind]Handler{}, quick: map[wire.Kind]Quick{}, listeners: map[net.Listener]string{},
 		conns: map[*ServerConn]bool{}, shaking: map[net.Conn]bool{},
 	}
 	s.log = limitedLog{log: o.Logger, clock: o.Clock}
@@ -81,6 +99,11 @@ func (s *Server) Handle(k wire.Kind, h Handler) {
 	}
 	s.handlers[k] = h
 }
+
+// HandleQuick sets what tries requests of a kind before their Handler. It is
+// not asked for requests with a payload of their own memory, nor for those of
+// the same process. It must not be called once Serve was.
+func (s *Server) HandleQuick(k wire.Kind, q Quick) { s.quick[k] = q }
 
 // Serve accepts connections until Close, or until the listener fails.
 func (s *Server) Serve(ln net.Listener) error {

@@ -183,6 +183,15 @@ func (c *ServerConn) readRequest(br *bufio.Reader, scratch *[]byte) error {
 	if h.deadline > 0 {
 		r.deadline = time.Now().Add(time.Duration(h.deadline) * time.Millisecond)
 	}
+	if q := c.server.quick[h.kind]; q != nil && r.pooled == nil {
+		switch m, err, what := q(r, br.Buffered() == 0); what {
+		case Answered:
+			r.answer(m, err)
+			return nil
+		case Later:
+			return nil
+		}
+	}
 	c.server.running.Add(1)
 	go r.serve()
 	return nil

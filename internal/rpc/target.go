@@ -50,6 +50,18 @@ func (t *target) live(k class) []*clientConn {
 	return out
 }
 
+// first returns a connection of a class if there is one.
+func (t *target) first(k class) *clientConn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.conns[k] {
+		if c != nil {
+			return c
+		}
+	}
+	return nil
+}
+
 // get returns a connection of a class, made if there is none. While all there
 // are have work, one more is made in the background.
 func (t *target) get(ctx context.Context, k class) (*clientConn, error) {
