@@ -24,6 +24,7 @@ const (
 	joinPause  = 100 * time.Millisecond // between rounds
 	joinRemind = 10 * time.Second       // between log lines
 	memberCall = 10 * time.Second       // for a change of members
+	removeWait = 2 * time.Second        // to hear of those who stay
 )
 
 // memberID gives a master its id: the same for all who work it out from the
@@ -227,13 +228,48 @@ func (m *Master) addMaster(ctx context.Context, l *lead, q *wire.AddMaster) erro
 	return m.node.Load().AddLearner(ctx, consensus.Member{ID: id, Name: q.Name, Addr: q.Addr})
 }
 
+// removeMaster takes a master out of the group, unless those who are left
+// could agree on nothing.
 func (m *Master) removeMaster(ctx context.Context, q *wire.RemoveMaster) error {
-	for _, mem := range *m.members.Load() {
-		if mem.Name == q.Name {
+	mem, ok := m.memberNamed(q.Name)
+	if !ok {
+		return ashlar.E("remove master", ashlar.NotExist, q.Name, nil)
+	}
+	for deadline := m.clk.Now().Add(removeWait); ; {
+		st, err := m.node.Load().Status(ctx)
+		if err != nil {
+			return err
+		}
+		voters, active := votersWithout(st.Members, mem.ID)
+		if voters == 0 || active > voters/2 { // of the last one the group knows itself
 			return m.node.Load().RemoveMember(ctx, mem.ID)
 		}
+		if !m.clk.Now().Before(deadline) {
+			return ashlar.E("remove master", ashlar.Invalid, q.Name,
+				fmt.Errorf("of the %d masters that would be left %d answer: no majority", voters, active))
+		}
+		t := timeout(m.clk, joinPause)
+		select {
+		case <-t.c:
+		case <-ctx.Done():
+			t.stop()
+			return ctx.Err()
+		}
 	}
-	return ashlar.E("remove master", ashlar.NotExist, q.Name, nil)
+}
+
+// votersWithout counts the voters other than one, and those heard of lately.
+func votersWithout(members []consensus.MemberStatus, id uint64) (voters, active int) {
+	for _, mem := range members {
+		if mem.Learner || mem.ID == id {
+			continue
+		}
+		voters++
+		if mem.Active {
+			active++
+		}
+	}
+	return voters, active
 }
 
 func (m *Master) transferLeader(ctx context.Context, q *wire.TransferLeader) error {
