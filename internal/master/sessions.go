@@ -368,25 +368,33 @@ func later(a, b clock.Time) clock.Time {
 // finishFences releases what lost sessions held, once every chunkserver has
 // acknowledged the fence or was outlived (I-7).
 func (l *lead) finishFences() {
+	fences := map[ashlar.SessionID]uint64{}
+	l.sessMu.Lock()
+	for id, s := range l.sessions {
+		if s.fence != 0 {
+			fences[id] = s.fence
+		}
+	}
+	l.sessMu.Unlock()
+	if len(fences) == 0 {
+		return
+	}
+	// The nodes are looked at after the fences: one that registered before a
+	// fence was logged has to acknowledge it.
 	v, err := l.current()
 	if err != nil {
 		return
 	}
-	var done []ashlar.SessionID
-	l.sessMu.Lock()
 	acked := ^uint64(0)
 	for _, n := range v.Nodes {
 		if n.Up {
 			acked = min(acked, n.Fenced)
 		}
 	}
-	for id, s := range l.sessions {
-		if s.fence != 0 && s.fence <= acked {
-			done = append(done, id)
+	for id, fence := range fences {
+		if fence > acked {
+			continue
 		}
-	}
-	l.sessMu.Unlock()
-	for _, id := range done {
 		err := l.change(l.ctx, func(tx meta.Tx, _ int64) (string, error) {
 			return "session fenced", session.FenceDone(tx, id)
 		})
