@@ -49,6 +49,12 @@ func (t *seat) adopt(a *replication.Action) {
 func (t *seat) equalise(a *replication.Action) {
 	defer t.step(nil, func(g *replication.Group) { g.Equalised(a.Epoch, &a.Range) })
 	ctx := t.job(t.d.number(), a.Epoch)
+	select {
+	case t.equalising <- struct{}{}:
+		defer func() { <-t.equalising }()
+	case <-ctx.Done():
+		return
+	}
 	const b = ashlar.BlockSize
 	f := &a.Range
 	lo, hi := f.Off/b*b, uint64(f.Off)+uint64(f.Len)+b-1
@@ -79,7 +85,8 @@ func (t *seat) equaliseRange(ctx context.Context, e ashlar.Epoch, f *wire.Inflig
 	if damage(err) != nil {
 		// Cut short by a crash here. Another member's copy does as well: the
 		// write was acknowledged to nobody.
-		if err = t.mend(ctx, f.Layer, f.Chunk, damage(err), e); err != nil {
+		// One that can not be asked now is asked again.
+		if err = t.mend(ctx, f.Layer, f.Chunk, damage(err), e); errors.Is(err, ashlar.Corrupt) {
 			_, err = t.d.store.Accept(k, off, n, e)
 		}
 		if err == nil {
@@ -221,8 +228,12 @@ func (t *seat) vetChunk(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) e
 			return err
 		}
 		for _, r := range bad {
-			if t.mend(ctx, k.Layer, k.Index, []chunkstore.Region{r}, e) == nil {
+			err := t.mend(ctx, k.Layer, k.Index, []chunkstore.Region{r}, e)
+			if err == nil {
 				continue
+			}
+			if !errors.Is(err, ashlar.Corrupt) { // a copy may be good and can not be had now
+				return err
 			}
 			n, err := t.d.store.Accept(k, r.Off, r.Len, e)
 			if err != nil {

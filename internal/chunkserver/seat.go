@@ -46,7 +46,8 @@ type seat struct {
 	cuts      map[ashlar.LayerID]ashlar.Generation
 	cutsEpoch ashlar.Epoch
 
-	work sync.WaitGroup // actions being carried out
+	work       sync.WaitGroup // actions being carried out
+	equalising chan struct{}  // one for each range being made equal
 }
 
 // job is what is being done for one member in one epoch; it ends when the
@@ -67,7 +68,8 @@ type waiter struct {
 func newSeat(l *life, d *disk, k seatKey) *seat {
 	t := &seat{
 		l: l, d: d, group: k.group, made: l.s.clk.Now(), news: make(chan struct{}), jobs: map[ashlar.DiskID]*job{},
-		vetted: len(d.store.Suspect(k.group)) == 0,
+		equalising: make(chan struct{}, equaliseParallel),
+		vetted:     len(d.store.Suspect(k.group)) == 0,
 	}
 	o := replication.Options{Slots: d.slots.of(k.group), Gate: t.gate, Restored: d.slots.restore(k.group)}
 	o.Horizons, o.Amnesia = d.slots.forgotten()

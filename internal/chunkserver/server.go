@@ -33,7 +33,7 @@ const (
 	commitIdle = time.Second
 	// catchupParallel is how many groups are caught up at a time.
 	catchupParallel = 4
-	// equaliseParallel is how many ranges are made equal at a time.
+	// equaliseParallel is how many ranges of a group are made equal at a time.
 	equaliseParallel = 8
 	// budgetDefault is how many bytes a second catch-ups may send.
 	budgetDefault = 200 << 20
