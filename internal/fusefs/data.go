@@ -71,10 +71,16 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	h, _, err := f.fs.Create(ctx, cred(&in.InHeader), &wire.Make{
+	change := f.known.change(f.inode(in.NodeId))
+	h, created, err := f.fs.Create(ctx, cred(&in.InHeader), &wire.Make{
 		Parent: f.inode(in.NodeId), Name: name, Mode: uint16(in.Mode & ashlar.ModeMask),
 		Exclusive: in.Flags&syscall.O_EXCL != 0,
 	}, openFlags(in.Flags))
+	at := int64(0)
+	if err == nil && created {
+		at = h.Attr().Ctime
+	}
+	f.known.done(change, at)
 	if err != nil {
 		return f.status("create", err)
 	}

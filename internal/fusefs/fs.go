@@ -57,6 +57,7 @@ type filesystem struct {
 	files table[*openFile]
 	dirs  table[*openDir]
 	note  notifier
+	known dirAttrs
 }
 
 // String names the file system in the kernel's list of mounts.

@@ -40,6 +40,7 @@ func New(o Options) *Filesystem {
 	}
 	f := &filesystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o}
 	f.note.init()
+	f.known.timeout = o.AttrTimeout
 	return &Filesystem{f}
 }
 

@@ -42,6 +42,7 @@ func (f *filesystem) entry(op string, out *fuse.EntryOut, a ashlar.Attr, err err
 		return f.status(op, err)
 	}
 	f.note.settle(a.Inode)
+	f.known.saw(&a)
 	out.NodeId, out.Generation = f.node(a.Inode), uint64(a.Gen)
 	fill(&out.Attr, &a)
 	out.SetAttrTimeout(f.attrTimeout(&a))
@@ -72,9 +73,19 @@ func (f *filesystem) Forget(uint64, uint64) {}
 
 // GetAttr implements fuse.RawFileSystem.
 func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	ino := f.inode(in.NodeId)
+	if a, left, ok := f.known.get(ino); ok {
+		fill(&out.Attr, &a)
+		out.SetTimeout(left)
+		return fuse.OK
+	}
 	ctx, cancel := f.context()
 	defer cancel()
-	a, err := f.fs.GetAttr(ctx, cred(&in.InHeader), f.inode(in.NodeId))
+	asking := f.known.ask(ino)
+	a, err := f.fs.GetAttr(ctx, cred(&in.InHeader), ino)
+	if err == nil {
+		f.known.answered(asking, &a)
+	}
 	return f.attr("stat", out, a, err)
 }
 
@@ -114,6 +125,7 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	ctx, cancel := f.context()
 	defer cancel()
 	a, err := f.fs.SetAttr(ctx, cred(&in.InHeader), m)
+	f.known.forget(m.Inode)
 	return f.attr("setattr", out, a, err)
 }
 
@@ -124,7 +136,9 @@ func (f *filesystem) make(op string, h *fuse.InHeader, m *wire.Make, out *fuse.E
 	m.Parent, m.Exclusive = f.inode(h.NodeId), true
 	ctx, cancel := f.context()
 	defer cancel()
+	change := f.known.change(m.Parent)
 	a, err := f.fs.Make(ctx, cred(h), m)
+	f.known.done(change, changedAt(&a, err))
 	return f.entry(op, out, a, err)
 }
 
@@ -163,14 +177,19 @@ func (f *filesystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
+	change := f.known.change(f.inode(in.NodeId))
 	a, err := f.fs.Link(ctx, cred(&in.InHeader), f.inode(in.Oldnodeid), f.inode(in.NodeId), name)
+	f.known.done(change, changedAt(&a, err))
 	return f.entry("link", out, a, err)
 }
 
 func (f *filesystem) remove(op string, h *fuse.InHeader, name string, dir bool) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	_, err := f.fs.Remove(ctx, cred(h), f.inode(h.NodeId), name, dir)
+	change := f.known.change(f.inode(h.NodeId))
+	a, err := f.fs.Remove(ctx, cred(h), f.inode(h.NodeId), name, dir)
+	f.known.done(change, changedAt(&a, err))
+	f.known.forget(a.Inode)
 	return f.status(op, err)
 }
 
@@ -191,10 +210,18 @@ func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, old, name stri
 	}
 	ctx, cancel := f.context()
 	defer cancel()
-	_, err := f.fs.Rename(ctx, cred(&in.InHeader), &wire.Rename{
+	from, to := f.known.change(f.inode(in.NodeId)), f.known.change(f.inode(in.Newdir))
+	a, err := f.fs.Rename(ctx, cred(&in.InHeader), &wire.Rename{
 		OldParent: f.inode(in.NodeId), OldName: old,
 		NewParent: f.inode(in.Newdir), NewName: name, Flags: in.Flags,
 	})
+	at := changedAt(&a, err)
+	if in.Flags&wire.RenameExchange != 0 { // the other may be a directory
+		at = 0
+	}
+	f.known.done(from, at)
+	f.known.done(to, at)
+	f.known.forget(a.Inode)
 	return f.status("rename", err)
 }
 

@@ -44,6 +44,7 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 	ctx, cancel := f.context()
 	defer cancel()
 	value := append([]byte(nil), data...) // data is reused after a time-out
+	defer f.known.forget(f.inode(in.NodeId))
 	return f.status("setxattr", f.fs.SetXattr(ctx, cred(&in.InHeader), f.inode(in.NodeId), name, value, in.Flags))
 }
 
@@ -51,5 +52,6 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 func (f *filesystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
+	defer f.known.forget(f.inode(h.NodeId))
 	return f.status("removexattr", f.fs.RemoveXattr(ctx, cred(h), f.inode(h.NodeId), name))
 }
