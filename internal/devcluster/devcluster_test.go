@@ -68,6 +68,9 @@ func (f *fakeAdmin) Status(context.Context) (*wire.Status, error) {
 	for _, n := range s.Nodes {
 		if !free(n.Addr) {
 			st.Disks = append(st.Disks, wire.DiskStatus{Node: n.Name, State: "ok"})
+			if n.Master {
+				st.Masters = append(st.Masters, wire.MasterStatus{Name: n.Name, Alive: true, Match: 1})
+			}
 		}
 	}
 	return st, nil

@@ -270,6 +270,15 @@ func (c *Cluster) readyNodes(ctx context.Context, a Admin, s *State) error {
 		if st.Leader == "" {
 			what = append(what, "no leader")
 		}
+		up := 0
+		for _, m := range st.Masters {
+			if m.Alive && m.Match > 0 {
+				up++
+			}
+		}
+		if n := len(s.Masters()); up < n {
+			what = append(what, fmt.Sprintf("%d of %d masters", up, n))
+		}
 		if ok < len(s.Nodes) {
 			what = append(what, fmt.Sprintf("%d of %d disks", ok, len(s.Nodes)))
 		}

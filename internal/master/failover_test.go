@@ -71,6 +71,14 @@ func TestALeaderThatIsCutOffDoesNotAnswer(t *testing.T) {
 	conn := c.dial("client")
 	dir := c.makeVolume(conn)
 	old := c.leader()
+	eventually(t, "every master is part of the group", func() bool {
+		for _, n := range c.nodes {
+			if n.master.store.Applied() < old.master.store.Applied() {
+				return false
+			}
+		}
+		return true
+	})
 	read := &wire.Operation{Session: conn.Session(), Generation: 1 << 40, Body: &wire.Lookup{Parent: dir, Name: "x"}}
 	client := c.clientRPC("reader")
 	addr := c.peer(old.name).Addr

@@ -23,6 +23,23 @@ type server struct {
 	progress    map[seat]wire.SyncProgress
 	synced      uint64
 	losing      bool // its lease is over, or about to be declared so
+	// conn is what its last renewal came on, nil before the first under this
+	// leader. It tells people, never the lease, that the process may be gone.
+	conn *rpc.ServerConn
+}
+
+// heard tells whether the connection of the last renewal stands: a process
+// that was killed loses it at once, long before its lease.
+func (s *server) heard() bool {
+	if s.conn == nil {
+		return false
+	}
+	select {
+	case <-s.conn.Closed():
+		return false
+	default:
+		return true
+	}
 }
 
 type seat struct {
@@ -92,7 +109,7 @@ func (l *lead) register(ctx context.Context, r *rpc.Request) (wire.Message, erro
 		}
 		return &wire.Empty{}, fmt.Sprintf("node %s registered as %d", q.Name, got.Node), nil
 	})
-	req.settled = func(wire.Message) { l.addServer(got, q) }
+	req.settled = func(wire.Message) { l.addServer(got, q, r.Conn) }
 	if _, err := l.do(ctx, req); err != nil {
 		return nil, err
 	}
@@ -129,13 +146,13 @@ func fencedAtStart(tx meta.Tx, got *placement.Registered) error {
 	return placement.Fenced(tx, got.Node, got.Session, fences[len(fences)-1].Revision)
 }
 
-func (l *lead) addServer(got *placement.Registered, q *wire.Register) {
+func (l *lead) addServer(got *placement.Registered, q *wire.Register, conn *rpc.ServerConn) {
 	l.sessMu.Lock()
 	defer l.sessMu.Unlock()
 	if s := l.servers[got.Node]; s != nil && s.session == got.Session {
 		return
 	}
-	s := &server{node: got.Node, session: got.Session, incarnation: q.Incarnation, renewed: l.m.clk.Now()}
+	s := &server{node: got.Node, session: got.Session, incarnation: q.Incarnation, renewed: l.m.clk.Now(), conn: conn}
 	s.report(q.Disks, nil)
 	l.servers[got.Node] = s
 }
@@ -156,7 +173,7 @@ func (l *lead) serverRenew(ctx context.Context, r *rpc.Request) (wire.Message, e
 		return nil, err
 	}
 	q := r.Msg.(*wire.ServerRenew)
-	failed, err := l.renewServer(q)
+	failed, err := l.renewServer(q, r.Conn)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +185,7 @@ func (l *lead) serverRenew(ctx context.Context, r *rpc.Request) (wire.Message, e
 
 // renewServer renews a chunkserver's lease, and returns the disks that it says
 // have failed.
-func (l *lead) renewServer(q *wire.ServerRenew) (failed []wire.DiskInfo, err error) {
+func (l *lead) renewServer(q *wire.ServerRenew, conn *rpc.ServerConn) (failed []wire.DiskInfo, err error) {
 	l.sessMu.Lock()
 	defer l.sessMu.Unlock()
 	s, err := l.bySession(q.Session)
@@ -183,7 +200,7 @@ func (l *lead) renewServer(q *wire.ServerRenew) (failed []wire.DiskInfo, err err
 	}
 	old := s.disks
 	s.report(q.Disks, q.Progress)
-	s.synced, s.renewed = q.Synced, l.m.clk.Now()
+	s.synced, s.renewed, s.conn = q.Synced, l.m.clk.Now(), conn
 	for id, d := range s.disks {
 		if d.Error != "" && old[id].Error == "" {
 			failed = append(failed, d)

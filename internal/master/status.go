@@ -38,6 +38,7 @@ type report struct {
 
 	// As of the report, from the chunkservers' renewals.
 	silent   map[ashlar.NodeID]time.Duration
+	heard    map[ashlar.NodeID]bool
 	disks    map[wire.UUID]wire.DiskInfo
 	progress map[seat]wire.SyncProgress
 }
@@ -85,12 +86,14 @@ func (l *lead) status(ctx context.Context) (*wire.Status, error) {
 func (r *report) gather() {
 	l, now := r.l, r.l.m.clk.Now()
 	r.silent = map[ashlar.NodeID]time.Duration{}
+	r.heard = map[ashlar.NodeID]bool{}
 	r.disks = map[wire.UUID]wire.DiskInfo{}
 	r.progress = map[seat]wire.SyncProgress{}
 	l.sessMu.Lock()
 	defer l.sessMu.Unlock()
 	for id, s := range l.servers {
 		r.silent[id] = now.Sub(s.renewed)
+		r.heard[id] = s.heard()
 		r.s.Synced += s.synced
 		for u, d := range s.disks {
 			r.disks[u] = d
@@ -143,6 +146,13 @@ func (r *report) nodes() {
 		}
 		if n.Up {
 			st.Silent = r.silent[id].Seconds()
+			if !r.heard[id] && len(r.v.OnNode(id)) > 0 {
+				// Its copies still count for placement, but nobody should be told
+				// that all is well on the word of a process that may be gone.
+				r.s.Redundant = false
+				r.risk(warning, fmt.Sprintf("node %s has closed its connection", n.Name),
+					"it is down if it has not returned in a few seconds")
+			}
 		} else {
 			st.Silent = time.Duration(r.now - n.Since).Seconds()
 			r.risk(warning, fmt.Sprintf("node %s is down for %s", n.Name, r.ago(n.Since)),
