@@ -331,9 +331,9 @@ func (l *life) dropUnlisted(listed map[seatKey]bool, sent clock.Time) {
 			k := seatKey{id, r.Config.ID}
 			l.mu.Lock()
 			t := l.seats[k]
-			// One made by a primary's Adopt after this answer was asked for is
-			// not known to be unlisted.
-			young := t != nil && !t.listed.Load() && !t.made.Before(sent)
+			// One that a primary's Adopt made, or put into a newer epoch, after
+			// this answer was asked for is not known to be unlisted.
+			young := t != nil && !t.unlistedSince(sent)
 			busy := l.deleting[k]
 			if listed[k] || young || busy {
 				l.mu.Unlock()

@@ -112,6 +112,7 @@ func (s *Server) handleAdopt(ctx context.Context, r *rpc.Request) (wire.Message,
 	if t == nil {
 		return nil, ashlar.E("adopt", ashlar.NotReady, fmt.Sprintf("pg %d on disk %d", m.Group.ID, m.Disk), errors.New("disk is not served"))
 	}
+	t.adopted(m.Group.Epoch)
 	t.configure(m.Group)
 	err = t.until(ctx, func(g *replication.Group) (bool, error) {
 		if g.Epoch() != m.Group.Epoch {

@@ -20,11 +20,11 @@ type seat struct {
 	l      *life
 	d      *disk
 	group  ashlar.PGID
-	made   clock.Time
 	listed atomic.Bool // the masters list this member
 
 	mu      sync.Mutex
 	sm      *replication.Group
+	made    clock.Time    // or put into a newer epoch by a primary
 	news    chan struct{} // closed and replaced whenever the phase or epoch may have changed
 	jobs    map[ashlar.DiskID]*job
 	vetted  bool // suspect chunks were verified
@@ -195,6 +195,25 @@ func (t *seat) perform(a *replication.Action) {
 		run(func() { t.report(&act) })
 	case replication.ActStop:
 	}
+}
+
+// adopted notes that a primary puts this seat into a newer epoch: an answer of
+// the masters that was asked for before may not list it.
+func (t *seat) adopted(e ashlar.Epoch) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e > t.sm.Epoch() {
+		t.made = t.l.s.clk.Now()
+		t.listed.Store(false)
+	}
+}
+
+// unlistedSince tells whether the masters, asked at a time, must know of this
+// seat if it is still to be.
+func (t *seat) unlistedSince(sent clock.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.listed.Load() || t.made.Before(sent)
 }
 
 // configure tells of a configuration.
