@@ -9,6 +9,7 @@ import (
 	"github.com/ashlarfs/ashlar/internal/meta"
 	"github.com/ashlarfs/ashlar/internal/meta/key"
 	"github.com/ashlarfs/ashlar/internal/meta/namespace"
+	"github.com/ashlarfs/ashlar/internal/meta/session"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
@@ -121,5 +122,32 @@ func TestATruncateIsDoneWithItsCut(t *testing.T) {
 	c.do(conn, &wire.GetAttr{Inode: e.Attr.Inode}, e)
 	if e.Attr.Size != 5000 || e.Object.Gen != need.Gen {
 		t.Fatalf("size %d, generation %d", e.Attr.Size, e.Object.Gen)
+	}
+}
+
+// I-3: a truncate whose session is lost while its cut is made is not refused
+// as if nothing had been done: it would be done again under another session.
+func TestATruncateWhoseSessionIsLostHasAnUnknownOutcome(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	server := c.fakeServer("s1", 1, 1)
+	conn := c.dial("client")
+	e := c.makeFile(conn, c.makeVolume(conn), "f")
+	c.do(conn, &wire.Commit{Inode: e.Attr.Inode, Layer: e.Object.Layer, Gen: e.Object.Gen, Size: 10000}, e)
+	l := c.leader().master.lead.Load()
+	answer := make(chan error, 1)
+	server.snapshot(func() { // it does not answer meanwhile
+		go func() {
+			answer <- conn.Do(c.ctx(), root, &wire.SetAttr{Inode: e.Attr.Inode, Valid: wire.SetSize, Size: 5000}, &wire.Entry{})
+		}()
+		tx := &plain{store: l.m.store}
+		eventually(t, "a cut", func() bool { _, ok := tx.Get(key.Cut(e.Object.Layer)); return ok })
+		err := l.change(c.ctx(), func(tx meta.Tx, _ int64) (string, error) { return "", session.Close(tx, conn.Session()) })
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if err := <-answer; ashlar.KindOf(err) != ashlar.OutcomeUnknown {
+		t.Fatal(err)
 	}
 }

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"context"
 	"encoding/binary"
 	"log/slog"
 	"path"
@@ -134,6 +135,13 @@ func (a *machine) LeaderChanged(now consensus.Leadership) {
 	l, err := newLead(m, now.Term)
 	if err != nil {
 		m.log.Error("can not lead: the state is not readable", "err", err)
+		m.wg.Go(func() { // another may
+			ctx, cancel := context.WithTimeout(m.ctx, memberCall)
+			defer cancel()
+			if err := m.node.Load().TransferLeadership(ctx); err != nil {
+				m.log.Error("handing leadership on", "err", err)
+			}
+		})
 		return
 	}
 	m.log.Info("leading", "term", now.Term, "applied", m.store.Applied())

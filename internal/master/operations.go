@@ -67,7 +67,7 @@ func (l *lead) admit(o *wire.Operation) error {
 // evaluated has an operation evaluated in order with all changes. If it needs
 // a cut, that is made first, and the operation evaluated again (I-10).
 func (l *lead) evaluated(ctx context.Context, o *wire.Operation) (wire.Message, error) {
-	for {
+	for begun := false; ; begun = true {
 		req := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
 			return meta.Evaluate(tx, env, o)
 		})
@@ -75,6 +75,11 @@ func (l *lead) evaluated(ctx context.Context, o *wire.Operation) (wire.Message, 
 		reply, err := l.do(ctx, req)
 		need := meta.AsNeedCut(err)
 		if need == nil {
+			if begun && errors.Is(err, ashlar.NoSession) {
+				// The session was lost meanwhile. A plain refusal would say that
+				// nothing was done, and it would be done again under another.
+				err = ashlar.E("operation", ashlar.OutcomeUnknown, "", errors.New("the session was lost while it was under way"))
+			}
 			l.after(o, err)
 			return reply, err
 		}
