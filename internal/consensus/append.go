@@ -141,12 +141,20 @@ func (n *Node) answer(messages []*raftpb.Message) {
 	}
 	n.send(messages)
 	events := make([]event, 0, len(messages))
+	urgent := false
 	for _, m := range messages {
 		if m.GetTo() == n.cfg.ID {
 			events = append(events, event{local: m})
+			// A leader counts itself, a candidate its own vote. That entries
+			// are stored merely lets raft forget its copy of them.
+			urgent = urgent || m.GetType() != raftpb.MsgStorageAppendResp || m.GetSnapshot() != nil
 		}
 	}
-	n.inbox.put(events...)
+	if urgent {
+		n.inbox.put(events...)
+	} else if len(events) > 0 {
+		n.inbox.putQuietly(events...)
+	}
 }
 
 // install replaces log and state by a checkpoint that raft has taken. The

@@ -57,12 +57,17 @@ func (n *Node) runApply() {
 	}
 }
 
+// untoldMax bounds what is applied before raft is told of it, in bytes; it is
+// far below applyBytesMax, at which raft would wait.
+const untoldMax = applyBytesMax / 16
+
 // applier is the state of the apply goroutine.
 type applier struct {
 	n       *Node
 	members *membership
 	leads   *Leadership // this member's, until the term's first entry is applied
 	run     []Entry
+	untold  int // bytes applied of which the raft goroutine was told quietly
 }
 
 func (a *applier) apply(m *raftpb.Message) error {
@@ -102,10 +107,21 @@ func (a *applier) apply(m *raftpb.Message) error {
 	n.applied.Store(last)
 	n.props.applied(last)
 	n.reads.applied(last)
+	urgent := len(events) > 0 || a.leads != nil
 	for _, r := range m.GetResponses() {
 		events = append(events, event{local: r})
 	}
-	n.inbox.put(events...)
+	// What is applied raft needs to know to hand out more, and to forget what
+	// it holds: neither is worth a turn of its goroutine while that is little.
+	for _, e := range m.Entries {
+		a.untold += len(e.Data) + 128
+	}
+	if urgent || a.untold > untoldMax {
+		a.untold = 0
+		n.inbox.put(events...)
+	} else {
+		n.inbox.putQuietly(events...)
+	}
 	if begins {
 		if n.props.opened(a.leads.Term) {
 			n.cfg.Machine.LeaderChanged(*a.leads)

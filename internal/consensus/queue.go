@@ -16,13 +16,19 @@ func (q *queue[T]) put(items ...T) {
 	if len(items) == 0 {
 		return
 	}
-	q.mu.Lock()
-	q.items = append(q.items, items...)
-	q.mu.Unlock()
+	q.putQuietly(items...)
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
+}
+
+// putQuietly is put for what can wait until something else, or the next tick,
+// makes the other side look.
+func (q *queue[T]) putQuietly(items ...T) {
+	q.mu.Lock()
+	q.items = append(q.items, items...)
+	q.mu.Unlock()
 }
 
 // take returns everything queued and takes old, emptied, for the next.
