@@ -56,6 +56,7 @@ func (l *lead) background() {
 	var caring atomic.Bool
 	var slow, swept clock.Time
 	l.ensureCluster()
+	resumed := false
 	for {
 		kicked := false
 		select {
@@ -68,6 +69,10 @@ func (l *lead) background() {
 		l.ensureCluster()
 		if !l.m.node.Load().LeaseValid() {
 			continue
+		}
+		if !resumed {
+			resumed = true
+			l.resumeAll(yields)
 		}
 		l.finishFences()
 		now := l.m.clk.Now()
@@ -151,6 +156,13 @@ func (y *yielding) begin(g ashlar.PGID) bool {
 	return true
 }
 
+// hold is begin that is not refused.
+func (y *yielding) hold(g ashlar.PGID) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.active[g] = true
+}
+
 func (y *yielding) end(g ashlar.PGID) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
@@ -164,20 +176,72 @@ func (l *lead) yield(q placement.Yield) {
 	if err != nil || v.Nodes[q.Node] == nil {
 		return
 	}
-	addr := v.Nodes[q.Node].Addr
-	ask := func(resume bool) error {
-		ctx, cancel := context.WithTimeout(l.ctx, driveCall)
-		defer cancel()
-		return l.m.cfg.RPC.Call(ctx, addr, &wire.Yield{Group: q.Group, Epoch: q.Epoch, Resume: resume}, &wire.Empty{})
-	}
-	consent := ask(false)
+	ctx, cancel := context.WithTimeout(l.ctx, driveCall)
+	consent := l.m.cfg.RPC.Call(ctx, v.Nodes[q.Node].Addr, &wire.Yield{Group: q.Group, Epoch: q.Epoch}, &wire.Empty{})
+	cancel()
 	l.logged("taking the primary's seat", consent)
-	stays, err := l.rotate(q, consent == nil)
-	if err == nil && stays {
-		if err := ask(true); err != nil {
-			l.m.log.Debug("resuming a primary", "err", err)
+	if stays, err := l.rotate(q, consent == nil); err == nil && stays {
+		l.resume(q.Group, q.Epoch)
+	}
+}
+
+// resume lets a primary that yielded in an epoch go on in it, until it has
+// heard or the epoch is another.
+func (l *lead) resume(id ashlar.PGID, e ashlar.Epoch) {
+	for l.ctx.Err() == nil {
+		v, err := l.current()
+		if err == nil {
+			g := v.Group(id)
+			if g == nil || g.Epoch != e {
+				return
+			}
+			n, up := v.Primary(g)
+			if n == nil || !up {
+				return // it comes back as another incarnation, which has not yielded
+			}
+			ctx, cancel := context.WithTimeout(l.ctx, driveCall)
+			err = l.m.cfg.RPC.Call(ctx, n.Addr, &wire.Yield{Group: id, Epoch: e, Resume: true}, &wire.Empty{})
+			cancel()
+			if err == nil || !ashlar.KindOf(err).Retryable() {
+				l.logged("resuming a primary", err)
+				return
+			}
+		}
+		if l.await(l.ctx, nil, driveWait) != nil {
+			return
 		}
 	}
+}
+
+// resumeAll is the first act of a new leader: whoever yielded to the one
+// before it, and was not told what came of that, goes on. What that leader
+// proposed has been applied here or never will be.
+func (l *lead) resumeAll(y *yielding) {
+	v, err := l.current()
+	if err != nil {
+		l.logged("resuming primaries", err)
+		return
+	}
+	var wg sync.WaitGroup
+	room := make(chan struct{}, driveMax)
+	for _, g := range v.Groups {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			ctx, cancel := context.WithTimeout(l.ctx, time.Second)
+			defer cancel()
+			n, up := v.Primary(g)
+			if n == nil || !up {
+				return
+			}
+			err := l.m.cfg.RPC.Call(ctx, n.Addr, &wire.Yield{Group: g.ID, Epoch: g.Epoch, Resume: true}, &wire.Empty{})
+			if err != nil && ashlar.KindOf(err).Retryable() {
+				y.hold(g.ID) // or a late resumption would undo a new consent
+				l.spawn(func() { defer y.end(g.ID); l.resume(g.ID, g.Epoch) })
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // rotate makes another member primary if the present one consented, and tells
