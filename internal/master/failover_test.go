@@ -239,3 +239,39 @@ func TestMastersAreAddedAndRemovedOnline(t *testing.T) {
 		t.Fatalf("%d masters", got)
 	}
 }
+
+// I-6: a primary that consented to yield, and whose leader died before it
+// said what came of that, is told to go on by the next one.
+func TestANewLeaderLetsPrimariesThatYieldedGoOn(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.startAll()
+	f := c.fakeServer("s1", 1, 1)
+	eventually(t, "it leads a group", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, g := range f.groups {
+			if g.Primary() >= 0 {
+				return true
+			}
+		}
+		return false
+	})
+	f.mu.Lock()
+	f.yields = nil
+	f.mu.Unlock()
+	c.kill(c.leader().name)
+	eventually(t, "it is told to go on in every group", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		told := map[ashlar.PGID]bool{}
+		for _, y := range f.yields {
+			told[y.Group] = y.Resume && y.Epoch == f.groups[y.Group].Epoch
+		}
+		for id, g := range f.groups {
+			if g.Primary() >= 0 && !told[id] {
+				return false
+			}
+		}
+		return true
+	})
+}
