@@ -184,6 +184,24 @@ func (i *inode) sealGroup(group []*extent, sync bool) {
 
 // start sends runs that are ready. mu must be held.
 func (i *inode) start() {
+	for r := i.take(); r != nil; r = i.take() {
+		go i.send(i.sending, r)
+	}
+}
+
+// startButOne is start, but leaves one run to the caller, who sends it in
+// i.sending as it is now. mu must be held.
+func (i *inode) startButOne() *run {
+	mine := i.take()
+	if mine != nil {
+		i.start()
+	}
+	return mine
+}
+
+// take returns a run that is ready, counted as in flight; nil if there is
+// none, or too much is in flight. mu must be held.
+func (i *inode) take() *run {
 	for i.flying < FileRunsMax && i.flyingBytes < FileFlightMax && len(i.queue) > 0 {
 		r := i.queue[0]
 		i.queue = i.queue[1:]
@@ -197,8 +215,9 @@ func (i *inode) start() {
 		if i.sending == nil {
 			i.sending, i.stopSending = context.WithCancel(i.fs.base)
 		}
-		go i.send(i.sending, r)
+		return r
 	}
+	return nil
 }
 
 // outcomeTries is how often a write whose outcome cannot be told is repeated:
@@ -288,14 +307,23 @@ func (i *inode) finish(r *run, err error) {
 func (i *inode) flush(ctx context.Context, sync bool) error {
 	i.mu.Lock()
 	i.sealAll(sync)
-	i.start()
+	var mine *run
+	if ctx.Done() == nil { // whoever cannot give up does a part of it
+		mine = i.startButOne()
+	} else {
+		i.start()
+	}
 	if i.left == 0 {
 		i.mu.Unlock()
 		return nil
 	}
 	w := &wait{n: i.made, left: i.left, done: make(chan struct{})}
 	i.waits = append(i.waits, w)
+	sending := i.sending
 	i.mu.Unlock()
+	if mine != nil {
+		i.send(sending, mine)
+	}
 	select {
 	case <-w.done:
 		return nil

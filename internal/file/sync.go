@@ -79,13 +79,17 @@ func (i *inode) sync(ctx context.Context, dataOnly bool) error {
 	needSync := !i.whole || i.synced != plain
 	needCommit := i.changed && (!dataOnly || i.localEnd > i.attr.Size)
 	i.mu.Unlock()
+	switch {
+	case !needSync && !needCommit:
+		return nil
+	case !needCommit:
+		return i.syncObject(ctx, size, plain)
+	case !needSync:
+		return i.commit(ctx)
+	}
 	var g errgroup.Group
-	if needSync {
-		g.Go(func() error { return i.syncObject(ctx, size, plain) })
-	}
-	if needCommit {
-		g.Go(func() error { return i.commit(ctx) })
-	}
+	g.Go(func() error { return i.syncObject(ctx, size, plain) })
+	g.Go(func() error { return i.commit(ctx) })
 	return g.Wait()
 }
 
