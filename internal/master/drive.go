@@ -62,6 +62,11 @@ func (l *lead) background() {
 		select {
 		case <-l.ctx.Done():
 			return
+		case <-l.reaping:
+			if l.m.initialised.Load() && l.m.node.Load().LeaseValid() {
+				l.reapOrphans()
+			}
+			continue
 		case <-l.kick:
 			kicked = true
 		case <-ticker.C():

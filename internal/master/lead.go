@@ -47,17 +47,19 @@ type lead struct {
 	table    atomic.Pointer[placement.Table]
 	tableRev uint64
 
-	cuts   cuts
-	kick   chan struct{} // background work may be due
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	cuts    cuts
+	kick    chan struct{} // background work may be due
+	reaping chan struct{} // files were closed: some may be orphans to reap
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
 }
 
 func newLead(m *Master, term uint64) (*lead, error) {
 	l := &lead{
 		m: m, term: term, done: m.store.Applied(),
 		queue: make(chan *request, queueMax), wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		reaping:  make(chan struct{}, 1),
 		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{},
 	}
 	l.evaluator.l = l
@@ -202,6 +204,15 @@ func (l *lead) signal() {
 func (l *lead) kickBackground() {
 	select {
 	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+// kickReaping makes background work look for orphans now, and for nothing
+// else: files are closed all the time.
+func (l *lead) kickReaping() {
+	select {
+	case l.reaping <- struct{}{}:
 	default:
 	}
 }

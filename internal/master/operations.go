@@ -36,7 +36,7 @@ func (l *lead) operation(ctx context.Context, r *rpc.Request) (wire.Message, err
 		return &wire.Empty{}, l.m.transferLeader(ctx, body)
 	case *wire.Release:
 		l.opens.release(o.Session, body.Inodes)
-		l.kickBackground()
+		l.kickReaping()
 		return &wire.Empty{}, nil
 	case *wire.Open:
 		return l.evaluated(ctx, o)
