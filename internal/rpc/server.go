@@ -60,6 +60,8 @@ type Server struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
+	work     chan *Request // to workers that wait
+	idle     atomic.Int32  // how many of them there are
 
 	mu        sync.Mutex
 	closed    bool
@@ -78,7 +80,7 @@ func NewServer(id Identity, o ServerOptions) *Server {
 	}
 	s := &Server{
 		o: o, handlers: map[wire.Kind]Handler{}, quick: map[wire.Kind]Quick{}, listeners: map[net.Listener]string{},
-		conns: map[*ServerConn]bool{}, shaking: map[net.Conn]bool{},
+		conns: map[*ServerConn]bool{}, shaking: map[net.Conn]bool{}, work: make(chan *Request),
 	}
 	s.log = limitedLog{log: o.Logger, clock: o.Clock}
 	s.id.Store(&id)
@@ -203,6 +205,37 @@ func (s *Server) watch() {
 		s.mu.Unlock()
 		for _, c := range conns {
 			c.alive()
+		}
+	}
+}
+
+// idleWorkers is how many goroutines wait for the next request instead of
+// ending: their stacks have grown to what handlers need.
+const idleWorkers = 16
+
+// run serves a request in a goroutine that is waiting for one, or in a new one.
+func (s *Server) run(r *Request) {
+	s.running.Add(1)
+	select {
+	case s.work <- r:
+	default:
+		go s.worker(r)
+	}
+}
+
+func (s *Server) worker(r *Request) {
+	for {
+		r.serve()
+		r = nil
+		if s.idle.Add(1) > idleWorkers {
+			s.idle.Add(-1)
+			return
+		}
+		select {
+		case r = <-s.work:
+			s.idle.Add(-1)
+		case <-s.ctx.Done():
+			return
 		}
 	}
 }

@@ -192,8 +192,7 @@ func (c *ServerConn) readRequest(br *bufio.Reader, scratch *[]byte) error {
 			return nil
 		}
 	}
-	c.server.running.Add(1)
-	go r.serve()
+	c.server.run(r)
 	return nil
 }
 
