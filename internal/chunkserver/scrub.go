@@ -13,6 +13,10 @@ import (
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
+// scrubParallel is how many chunks a pass looks at together, so that one does
+// not wait for another's members.
+const scrubParallel = 4
+
 // scrubber runs one pass at a time over the chunks of the groups led here.
 // Each group is scrubbed by its primary, on all its members.
 type scrubber struct {
@@ -77,9 +81,16 @@ func (l *life) scrub(only ashlar.DiskID) {
 			if err != nil || len(keys) == 0 {
 				break
 			}
+			var wg sync.WaitGroup
+			room := make(chan struct{}, scrubParallel)
 			for _, k := range keys {
-				t.scrubChunk(chunkstore.Key{Group: t.group, Layer: k.Layer, Index: k.Index}, e)
+				room <- struct{}{}
+				wg.Go(func() {
+					defer func() { <-room }()
+					t.scrubChunk(chunkstore.Key{Group: t.group, Layer: k.Layer, Index: k.Index}, e)
+				})
 			}
+			wg.Wait()
 			from = keys[len(keys)-1]
 			from.Index++
 		}

@@ -1,6 +1,7 @@
 package chunkstore
 
 import (
+	"bytes"
 	"container/list"
 	"errors"
 	"fmt"
@@ -258,10 +259,7 @@ func (c *chunk) pageCount() int {
 // decodePage reads the records in a page of the file.
 func (d *Disk) decodePage(c *chunk, page int, b []byte) *metaPage {
 	p := &metaPage{}
-	first, n, at := 0, firstPage, recordsOff
-	if page > 0 {
-		first, n, at = firstPage+(page-1)*perPage, perPage, 0
-	}
+	first, n, at := pageRegions(page)
 	for i := range min(n, c.regions()-first) {
 		p.regions[i].decode(b[at+i*recordSize:], c.salt, first+i)
 	}
@@ -279,12 +277,9 @@ func (d *Disk) page(c *chunk, page int) (*metaPage, error) {
 	b := make([]byte, pageSize)
 	if _, err := c.f.ReadAt(b, int64(page)*pageSize); err != nil && !errors.Is(err, io.EOF) {
 		d.damaged.Add(1)
-		first, n := uint32(0), uint32(firstPage)
-		if page > 0 {
-			first, n = uint32(firstPage+(page-1)*perPage), perPage
-		}
+		first, n, _ := pageRegions(page)
 		return nil, ashlar.E("read records of", ashlar.Corrupt, c.key.String(),
-			&Damage{Regions: []Region{{first * ashlar.RegionSize, n * ashlar.RegionSize}}, Err: err})
+			&Damage{Regions: []Region{{uint32(first) * ashlar.RegionSize, uint32(n) * ashlar.RegionSize}}, Err: err})
 	}
 	p = d.decodePage(c, page, b)
 	c.mu.Lock()
@@ -317,6 +312,48 @@ func (d *Disk) records(c *chunk, first, last int, out []region) ([]region, error
 		r += n
 	}
 	return out, nil
+}
+
+// everyRecord returns the records of all regions. It reads the pages at one go
+// and keeps none: most pages of a small file's chunk are a hole.
+func (d *Disk) everyRecord(c *chunk) ([]region, error) {
+	pages := c.pageCount()
+	s := scratches.Get().(*scratch)
+	defer s.put()
+	b := s.bytes(pages * pageSize)
+	got, err := c.f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return d.records(c, 0, c.regions()-1, nil) // says which page it is
+	}
+	clear(b[got:])
+	out := make([]region, c.regions())
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for page := range pages {
+		first, n, at := pageRegions(page)
+		n = min(n, c.regions()-first)
+		raw := b[page*pageSize : (page+1)*pageSize]
+		switch p := c.pages[page]; {
+		case p != nil: // what was read may be torn by a writer, who keeps the page
+			copy(out[first:first+n], p.regions[:n])
+		case !bytes.Equal(raw, emptyPage[:]):
+			for i := range n {
+				out[first+i].decode(raw[at+i*recordSize:], c.salt, first+i)
+			}
+		}
+	}
+	return out, nil
+}
+
+var emptyPage [pageSize]byte
+
+// pageRegions returns the first region of a page, how many fit, and where in
+// the page their records begin.
+func pageRegions(page int) (first, n, at int) {
+	if page == 0 {
+		return 0, firstPage, recordsOff
+	}
+	return firstPage + (page-1)*perPage, perPage, 0
 }
 
 // ioErr turns an error of the file system into one of the disk: no space is

@@ -212,7 +212,7 @@ func (d *Disk) allRecords(k Key) ([]region, error) {
 	if c.state.Load() != opened {
 		return nil, nil
 	}
-	return d.records(c, 0, c.regions()-1, nil)
+	return d.everyRecord(c)
 }
 
 // ChangedRegions returns the ranges of a chunk last changed in an epoch after
@@ -246,20 +246,23 @@ func (d *Disk) Verify(k Key) (n uint64, bad []Region, err error) {
 	if c.state.Load() != opened {
 		return 0, nil, nil
 	}
+	regs, err := d.everyRecord(c)
+	var damage *Damage
+	if errors.As(err, &damage) {
+		return 0, damage.Regions, nil
+	} else if err != nil {
+		return 0, nil, err
+	}
 	s := scratches.Get().(*scratch)
 	defer s.put()
-	buf := make([]byte, min(verifyStep, c.hdr.size))
+	buf := s.bytes(int(min(verifyStep, c.hdr.size)))
 	for off := uint32(0); off < c.hdr.size; off += uint32(len(buf)) {
 		first := int(off / ashlar.RegionSize)
-		s.regs, err = d.records(c, first, first+len(buf)/ashlar.RegionSize-1, s.regs[:0])
-		if err == nil {
-			held := dataBytes(s.regs)
-			if n += held; held == 0 {
-				continue // absent or zero throughout: most of a small file's chunk
-			}
-			_, err = d.view(c, off, uint32(len(buf)), buf, s)
+		held := dataBytes(regs[first : first+len(buf)/ashlar.RegionSize])
+		if n += held; held == 0 {
+			continue // absent or zero throughout: most of a small file's chunk
 		}
-		var damage *Damage
+		_, err := d.view(c, off, uint32(len(buf)), buf, s)
 		if errors.As(err, &damage) {
 			for _, r := range damage.Regions {
 				bad = addRegion(bad, r.Off, r.Len)
