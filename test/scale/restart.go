@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -83,6 +84,11 @@ func (c *cluster) restart(ctx context.Context) (time.Duration, error) {
 	if err := each("kill"); err != nil {
 		return 0, err
 	}
+	for _, n := range all {
+		if err := gone(ctx, n.PID); err != nil {
+			return 0, err
+		}
+	}
 	began := time.Now()
 	if err := each("start"); err != nil {
 		return 0, err
@@ -96,4 +102,22 @@ func (c *cluster) restart(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("after the restart: %w", err)
 	}
 	return time.Since(began), nil
+}
+
+// gone returns when the last thread of a killed process has ended, and with it
+// its sockets. The process may show as ended before: that is its first thread.
+func gone(ctx context.Context, pid int) error {
+	t := time.NewTicker(time.Millisecond)
+	defer t.Stop()
+	for {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil || len(threads) <= 1 {
+			return ctx.Err()
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
