@@ -79,12 +79,16 @@ func (n *Node) neededFrom(at, first uint64) uint64 {
 		at = min(at, index)
 	}
 	n.mu.Unlock()
-	_ = n.do(n.ctx, func() {
+	low := at
+	err := n.do(n.ctx, func() {
 		for _, pr := range n.rn.Status().Progress {
 			if pr.RecentActive && pr.State != tracker.StateSnapshot && pr.Match >= first {
-				at = min(at, pr.Match)
+				low = min(low, pr.Match)
 			}
 		}
 	})
-	return at
+	if err != nil {
+		return at // the node stops, and low may still be written
+	}
+	return low
 }
