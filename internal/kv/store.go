@@ -49,6 +49,12 @@ const (
 	memTables    = 4
 	// compactions is how many run at once at most.
 	compactions = 2
+	// flushesToCompact is how many flushes may lie over each other before they
+	// are merged, and flushesMax how many before Apply waits for that. A
+	// checkpoint is a flush, however little was applied: many in a row must not
+	// stop requests, they only make reads look in more places.
+	flushesToCompact = 2
+	flushesMax       = 200
 )
 
 // formatMajor is the engine's format; raising it is a change of format
@@ -167,6 +173,8 @@ func (s *Store) engineOptions() *pebble.Options {
 		DisableWAL:                  true,
 		MemTableSize:                memTableSize,
 		MemTableStopWritesThreshold: memTables,
+		L0CompactionThreshold:       flushesToCompact,
+		L0StopWritesThreshold:       flushesMax,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, compactions },
 		Logger:                      engineLog{s.log},
 	}
