@@ -61,21 +61,21 @@ func (v *Volume) OpenFile(name string, flag int, perm fs.FileMode) (*File, error
 }
 
 func (v *Volume) openFile(name string, flag int, perm fs.FileMode) (*File, error) {
-	exclusive := flag&os.O_EXCL != 0 && flag&os.O_CREATE != 0
-	p, err := v.resolve(v.ctx, name, !exclusive)
+	if flag&os.O_EXCL != 0 && flag&os.O_CREATE != 0 {
+		return v.createNew(name, flag, perm)
+	}
+	p, err := v.resolve(v.ctx, name, true)
 	if err != nil {
 		return nil, err
 	}
 	flags := openFlags(flag)
 	f := &File{v: v, name: name, inode: p.attr.Inode}
 	switch {
-	case p.exists && exclusive:
-		return nil, refuse(ashlar.Exist)
 	case !p.exists && flag&os.O_CREATE == 0:
 		return nil, refuse(ashlar.NotExist)
 	case !p.exists:
 		f.h, _, err = v.fs.Create(v.ctx, v.cred, &wire.Make{
-			Parent: p.parent, Name: p.base, Mode: unixMode(perm), Exclusive: exclusive,
+			Parent: p.parent, Name: p.base, Mode: unixMode(perm),
 		}, flags)
 		if err == nil {
 			f.inode = f.h.Inode()
@@ -91,6 +91,27 @@ func (v *Volume) openFile(name string, flag int, perm fs.FileMode) (*File, error
 	}
 	f.h, err = v.fs.Open(v.ctx, v.cred, p.attr.Inode, flags)
 	return f, err
+}
+
+// createNew creates a file that must not be there: the masters say whether it
+// is, so nobody looks first.
+func (v *Volume) createNew(name string, flag int, perm fs.FileMode) (*File, error) {
+	dir, base, err := v.parent(v.ctx, name)
+	if err != nil {
+		if ashlar.KindOf(err) == ashlar.Busy { // the root
+			err = refuse(ashlar.Exist)
+		}
+		return nil, err
+	}
+	f := &File{v: v, name: name}
+	f.h, _, err = v.fs.Create(v.ctx, v.cred, &wire.Make{
+		Parent: dir, Name: base, Mode: unixMode(perm), Exclusive: true,
+	}, openFlags(flag))
+	if err != nil {
+		return nil, err
+	}
+	f.inode = f.h.Inode()
+	return f, nil
 }
 
 func openFlags(flag int) file.Flags {

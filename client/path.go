@@ -123,11 +123,11 @@ func (v *Volume) parent(ctx context.Context, name string) (ashlar.Inode, string,
 	if len(parts) == 0 {
 		return 0, "", refuse(ashlar.Busy) // the root itself
 	}
-	dir, base := ".", parts[len(parts)-1]
-	if len(parts) > 1 {
-		dir = strings.Join(parts[:len(parts)-1], "/")
+	base := parts[len(parts)-1]
+	if len(parts) == 1 {
+		return v.root, base, nil
 	}
-	a, err := v.find(ctx, dir, true)
+	a, err := v.find(ctx, strings.Join(parts[:len(parts)-1], "/"), true)
 	if err == nil && a.Type != ashlar.TypeDir {
 		err = refuse(ashlar.NotDir)
 	}

@@ -2,9 +2,26 @@
 # Installs what building, testing and mounting need from the system: fuse3
 # (fusermount3), and git and make where they are missing. It does nothing, at
 # once, when all of it is there.
+#
+#   scripts/deps.sh          what make test needs
+#   scripts/deps.sh peers    also what make bench compares with (MooseFS 3);
+#                            on a machine with systemd, stop and mask its
+#                            services afterwards: the benchmark runs its own
 set -euo pipefail
 
 need=()
+case ${1:-} in
+"") ;;
+peers)
+	command -v mfsmaster >/dev/null || need+=(moosefs-master moosefs-cli)
+	command -v mfschunkserver >/dev/null || need+=(moosefs-chunkserver)
+	command -v mfsmount >/dev/null || need+=(moosefs-client)
+	;;
+*)
+	echo "deps: no set of packages $1; there is peers" >&2
+	exit 2
+	;;
+esac
 command -v fusermount3 >/dev/null || need+=(fuse3)
 command -v git >/dev/null || need+=(git)
 command -v make >/dev/null || need+=(make)

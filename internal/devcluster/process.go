@@ -106,10 +106,18 @@ func procStat(pid int) (startTicks uint64, state byte, ok bool) {
 }
 
 // alive tells whether the process lives; one that ended and was not waited
-// for does not.
+// for does not. Its first thread may be gone before the others, which hold its
+// sockets and locks until they are.
 func (p process) alive() bool {
 	s, state, ok := procStat(p.PID)
-	return p.PID > 0 && ok && s == p.Start && state != 'Z' && state != 'X'
+	if p.PID <= 0 || !ok || s != p.Start {
+		return false
+	}
+	if state != 'Z' && state != 'X' {
+		return true
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.PID))
+	return err == nil && len(threads) > 1
 }
 
 // paused tells whether the process is stopped by a signal.
