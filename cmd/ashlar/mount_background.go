@@ -58,7 +58,7 @@ func inBackground(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { c.Process.Signal(syscall.SIGTERM) })
+	stop := context.AfterFunc(ctx, func() { _ = c.Process.Signal(syscall.SIGTERM) })
 	defer stop()
 	said, err := io.ReadAll(r)
 	if err != nil {

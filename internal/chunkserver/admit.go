@@ -165,10 +165,10 @@ func (l *life) await(ctx context.Context, g ashlar.PGID, e ashlar.Epoch) (*seat,
 		news := l.news
 		l.mu.RUnlock()
 		t := l.primary(g)
-		err := error(ashlar.NotReady)
 		var own <-chan struct{}
 		if t != nil {
 			t.mu.Lock()
+			var err error
 			err, own = t.readyLocked(e), t.news
 			ahead := e > t.sm.Epoch()
 			t.mu.Unlock()

@@ -132,7 +132,7 @@ func Open(c Config) (*Disk, error) {
 	d.dirs.m = map[slotKey]*nameDir{}
 	d.handles.init(c.Handles)
 	if err := d.start(&c); err != nil {
-		d.release()
+		_ = d.release() // why it did not start is the error that matters
 		if ashlar.KindOf(err) != ashlar.Other {
 			return nil, fmt.Errorf("open disk %s: %w", c.Dir, err)
 		}

@@ -51,13 +51,13 @@ type inode struct {
 	// lost; nil while there are none.
 	sending     context.Context
 	stopSending context.CancelFunc
-	waits               []*wait
-	aging               bool   // the flush timer is set
-	plain               uint64 // plain runs finished so far
-	synced              uint64 // value of plain that a Sync has covered
-	whole               bool   // a Sync covered everything at some time, and no other client changed the file since
-	errs                uint64 // failures so far
-	err                 error  // the last
+	waits       []*wait
+	aging       bool   // the flush timer is set
+	plain       uint64 // plain runs finished so far
+	synced      uint64 // value of plain that a Sync has covered
+	whole       bool   // a Sync covered everything at some time, and no other client changed the file since
+	errs        uint64 // failures so far
+	err         error  // the last
 }
 
 // hold returns the state of an inode with one more open, so that it is not

@@ -120,12 +120,12 @@ func (m *Operation) Fields(c *Codec) {
 // carries a sequence. Open and Release change only what the leader holds in
 // memory and are repeated freely.
 func Changes(m Message) bool {
-	switch m.(type) {
+	switch m := m.(type) {
 	case *SetAttr, *Make, *Link, *Remove, *Rename, *SetXattr, *RemoveXattr, *Reserve, *Commit, *Grow,
 		*SetPool, *DeletePool, *SetVolume, *DeleteVolume, *SetDisk, *SetNode:
 		return true
 	case *Open:
-		return m.(*Open).Truncate
+		return m.Truncate
 	}
 	return false
 }
