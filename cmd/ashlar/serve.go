@@ -70,6 +70,9 @@ flags override it. A wrong or unknown setting is refused by line.
 
   [timing]                          the same on every node
   lease = "3s"  renew = "500ms"  dead = "3.5s"  election = "800ms"
+  witness = true                    take a process for dead as soon as that is
+                                    proven; false where proxies or address
+                                    translation stand between nodes
 
   [pool]                            of a new cluster
   replicas      = 2
@@ -126,6 +129,10 @@ type node struct {
 	server *rpc.Server
 	client *rpc.Client
 	leader *masterconn.Leader
+	// witnesses are never closed: the masters take their end for that of the
+	// process, so the system closes them when nothing of it runs any more.
+	witnesses *masterconn.Witnesses
+	process   ashlar.Incarnation
 
 	master      *master.Master
 	chunkserver *chunkserver.Server
@@ -175,9 +182,10 @@ func (n *node) listen() (net.Listener, error) {
 // wire makes the server and client that the roles share.
 func (n *node) wire() {
 	n.fatal = make(chan error, 2)
+	n.process = newIncarnation()
 	id := rpc.Identity{
 		Cluster: n.conf.Cluster, Role: wire.RoleNode, Name: n.conf.Name,
-		Incarnation: newIncarnation(), Secret: n.conf.Secret,
+		Incarnation: n.process, Secret: n.conf.Secret,
 	}
 	local := rpc.NewLocal()
 	n.server = rpc.NewServer(id, rpc.ServerOptions{Local: local, Addrs: []string{n.conf.Advertise}, Logger: n.log})
@@ -195,10 +203,29 @@ func (n *node) start(ctx context.Context) error {
 			return explainStart(err, n.conf.Data)
 		}
 	}
+	n.witness(ctx)
 	if n.conf.Chunkserver {
 		return explainStart(n.startChunkserver(ctx), n.conf.Data)
 	}
 	return nil
+}
+
+// witness opens the connections by which the masters know that this process
+// lives, before it takes its first lease.
+func (n *node) witness(ctx context.Context) {
+	if n.conf.Timing.NoWitness {
+		n.process = 0
+		return
+	}
+	c := masterconn.WitnessConfig{RPC: n.client, Leader: n.leader, Addr: n.conf.Advertise, Logger: n.log}
+	if n.master != nil {
+		c.Member = n.master.Member
+	}
+	n.witnesses = masterconn.KeepWitnesses(c)
+	select {
+	case <-n.witnesses.Tried():
+	case <-ctx.Done():
+	}
 }
 
 // electionTicks is how many consensus ticks an election time-out is.
@@ -210,7 +237,7 @@ func (n *node) startMaster(ctx context.Context) (err error) {
 		Name: c.Name, Addr: c.Advertise, Cluster: c.Cluster, Secret: c.Secret,
 		Dir: filepath.Join(c.Data, "master"), FS: vfs.OS, Server: n.server, RPC: n.client, Clock: clock.Real, Logger: n.log,
 		Lease: c.Timing.Lease, Dead: c.Timing.Dead, Renew: c.Timing.Renew,
-		Replicas: c.Pool.Replicas, ReplaceAfter: c.Pool.ReplaceAfter,
+		Replicas: c.Pool.Replicas, ReplaceAfter: c.Pool.ReplaceAfter, NoWitness: c.Timing.NoWitness,
 		ConsensusTick: c.Timing.Election / electionTicks, ElectionTicks: electionTicks,
 		OnRemoved: func() {
 			n.fatal <- hintf(ashlar.E("serve", ashlar.Fenced, c.Name, errors.New("this master was taken out of the cluster")),
@@ -233,8 +260,9 @@ func (n *node) startChunkserver(ctx context.Context) (err error) {
 	conf := chunkserver.Config{
 		Name: c.Name, Addr: c.Advertise, Rack: c.Rack, DataDir: filepath.Join(c.Data, "chunkserver"),
 		Cluster: c.Cluster, Secret: c.Secret, FS: vfs.OS, Server: n.server, RPC: n.client,
-		Leader: &skewWatch{Leader: n.leader, clock: clock.Real, log: n.log},
-		Clock:  clock.Real, Logger: n.log,
+		Leader:  &skewWatch{Leader: n.leader, clock: clock.Real, log: n.log},
+		Process: n.process,
+		Clock:   clock.Real, Logger: n.log,
 	}
 	boot, err := os.ReadFile(bootIDFile)
 	if err != nil {

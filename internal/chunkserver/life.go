@@ -70,7 +70,8 @@ func (s *Server) register() (*life, error) {
 	}
 	l.fences.Store(&map[ashlar.SessionID]bool{})
 	req := &wire.Register{
-		Name: s.cfg.Name, UUID: s.id.uuid, Addr: s.cfg.Addr, Rack: s.cfg.Rack, Incarnation: l.inc, Disks: s.diskInfos(),
+		Name: s.cfg.Name, UUID: s.id.uuid, Addr: s.cfg.Addr, Rack: s.cfg.Rack, Incarnation: l.inc, Process: s.cfg.Process,
+		Disks: s.diskInfos(),
 	}
 	var rep wire.RegisterReply
 	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)

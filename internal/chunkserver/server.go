@@ -75,6 +75,9 @@ type Config struct {
 	Disks   []DiskConfig
 	Cluster ashlar.ClusterID
 	Secret  []byte // that tickets are signed with
+	// Process is the incarnation by which the masters' witness connections
+	// know this process; 0 if there are none.
+	Process ashlar.Incarnation
 	// BootID changes when the machine loses its memory; "" assumes it did.
 	BootID  string
 	Reserve uint64 // bytes that new data leaves free on each disk, 0 for the default

@@ -86,6 +86,7 @@ func TestAWrongFileIsRefusedByLineWithWhatWouldBeRight(t *testing.T) {
 		{"bad role", "data =", "roles = [\"boss\"]\ndata =", `:5:1: roles: unknown role "boss"; want`},
 		{"disk without role", "data =", "roles = [\"master\"]\ndata =", `disks on a node that is no chunkserver; add chunkserver`},
 		{"bad lease", "[[disk]]", "[timing]\nlease = \"soon\"\n[[disk]]", `:8:1: timing.lease: "soon"; want a duration`},
+		{"witness is no word", "[[disk]]", "[timing]\nwitness = \"no\"\n[[disk]]", `:8:1: timing.witness: no; want true or false`},
 		{"renew too slow", "[[disk]]", "[timing]\nrenew = \"2s\"\n[[disk]]", `:8:1: timing.renew: 2s with a lease of 3s; a lease must survive`},
 		{"dead too early", "[[disk]]", "[timing]\ndead = \"2s\"\n[[disk]]", `:8:1: timing.dead: 2s with a lease of 3s;`},
 		{"too many copies", "[[disk]]", "[pool]\nreplicas = 6\n[[disk]]", `:8:1: pool.replicas: 6; want 1 to 5`},

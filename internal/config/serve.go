@@ -71,6 +71,9 @@ type Timing struct {
 	Renew    time.Duration // between renewals
 	Dead     time.Duration // silence after which a node or session is given up
 	Election time.Duration // silence after which a master stands for leader
+	// NoWitness: the end of a process is never taken for proven; silence alone
+	// decides. For networks in which nodes reach each other through a proxy.
+	NoWitness bool
 }
 
 // Pool is the policy of the pool that a new cluster starts with.
@@ -101,6 +104,7 @@ type serveFile struct {
 		Renew    string `toml:"renew"`
 		Dead     string `toml:"dead"`
 		Election string `toml:"election"`
+		Witness  any    `toml:"witness"` // a bool
 	} `toml:"timing"`
 	Pool struct {
 		Replicas     *int   `toml:"replicas"`
@@ -445,6 +449,11 @@ func (f *serveFile) timing(c *Serve, src *source, a *all) {
 		{"timing.election", f.Timing.Election, &t.Election, DefaultElection},
 	} {
 		duration(x.key, x.text, x.to, x.def, 10*time.Millisecond, 10*time.Minute, src, a)
+	}
+	if w, ok := f.Timing.Witness.(bool); ok {
+		t.NoWitness = !w
+	} else if f.Timing.Witness != nil {
+		a.addf(src.at("timing.witness"), "timing.witness", "want true or false", "%v", f.Timing.Witness)
 	}
 	if t.Renew > t.Lease/3 {
 		a.addf(src.at("timing.renew"), "timing.renew", "a lease must survive two lost renewals: at most a third of lease",

@@ -53,6 +53,9 @@ func ServeText(s *Serve, secretFile string) []byte {
 		line("renew    = %q", t.Renew)
 		line("dead     = %q", t.Dead)
 		line("election = %q", t.Election)
+		if t.NoWitness {
+			line("witness  = false # silence alone tells that a node is dead")
+		}
 	}
 	line("")
 	line("[pool] # of a new cluster; later: `ashlar pool set`")

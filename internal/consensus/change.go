@@ -323,29 +323,41 @@ func (n *Node) beginTransfer(changed chan struct{}) error {
 	return nil
 }
 
-// LeaderIsDead tells that a member is surely dead, which ends its lease: if
-// this member followed it, it calls an election without waiting. All
-// followers should be told; the one with the lowest id begins.
-func (n *Node) LeaderIsDead(id uint64) {
+// LeaderIsDead tells that an incarnation of a member is surely dead, which
+// ends its lease: if this member follows it, it calls an election without
+// waiting. All followers should be told; the one with the lowest id begins. It
+// says nothing of a later incarnation, and of a leader whose incarnation is
+// not known because it has not been heard in its term.
+func (n *Node) LeaderIsDead(id, incarnation uint64) {
 	n.inbox.put(event{call: func() {
-		if n.lead.Leader != id || n.lead.Self {
-			return
+		if _, ok := n.members.find(id); ok && id != n.cfg.ID && incarnation > n.dead[id] {
+			n.dead[id] = incarnation
 		}
-		if err := n.rn.ForgetLeader(); err != nil {
-			return
-		}
-		rank := 0
-		for _, v := range n.members.voters() {
-			if v != id && v < n.cfg.ID {
-				rank++
-			}
-		}
-		if rank == 0 {
-			_ = n.rn.Campaign()
-			return
-		}
-		n.quiet, n.patience = 0, 2*rank // should those before be dead too
+		n.leaveDeadLeader()
 	}})
+}
+
+// leaveDeadLeader calls an election if the leader is known to be dead.
+func (n *Node) leaveDeadLeader() {
+	id := n.lead.Leader
+	if id == 0 || n.lead.Self || n.life.term != n.lead.Term || n.life.incarnation > n.dead[id] {
+		return
+	}
+	if err := n.rn.ForgetLeader(); err != nil {
+		return
+	}
+	rank := 0
+	for _, v := range n.members.voters() {
+		if v != id && v < n.cfg.ID {
+			rank++
+		}
+	}
+	// Again soon: the others may not have been told yet, and those before may
+	// be dead too.
+	n.quiet, n.patience = 0, 1+2*rank
+	if rank == 0 && slices.Contains(n.members.voters(), n.cfg.ID) {
+		_ = n.rn.Campaign()
+	}
 }
 
 // Status returns this member's view of the group, or an error if it does not

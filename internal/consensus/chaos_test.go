@@ -178,7 +178,7 @@ func TestARestartedFollowerKeepsItsPromiseNotToVote(t *testing.T) {
 	var term uint64
 	ok(t, n.do(t.Context(), func() { term = n.rn.BasicStatus().GetTerm() + 5 }))
 	candidate := follower%3 + 1
-	vote := message{&raftpb.Message{Type: raftpb.MsgVote.Enum(), Term: &term, Index: new(uint64(1 << 20)), LogTerm: &term}, 0}
+	vote := message{&raftpb.Message{Type: raftpb.MsgVote.Enum(), Term: &term, Index: new(uint64(1 << 20)), LogTerm: &term}, 0, 1}
 	ok(t, n.Receive(candidate, encodePackets(candidate, follower, []message{vote})[0]))
 	var now uint64
 	ok(t, n.do(t.Context(), func() { now = n.rn.BasicStatus().GetTerm() }))
@@ -195,11 +195,36 @@ func TestAWitnessedDeathIsFollowedByAnElectionAtOnce(t *testing.T) {
 	g.kill(lead)
 	begin := time.Now()
 	for _, n := range g.nodes {
-		n.LeaderIsDead(lead)
+		n.LeaderIsDead(lead, 1)
 	}
 	ok(t, g.put(g.leader(lead), "b"))
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Fatalf("took %v", took)
+	}
+}
+
+func TestProofOfDeathSaysNothingOfALaterLife(t *testing.T) {
+	g := newGroup(t, 3, func(c *Config) { c.ElectionTicks = 2000 })
+	lead := g.leader()
+	ok(t, g.put(lead, "a"))
+	g.agree(1, 1, 2, 3)
+	follower := lead%3 + 1
+	n := g.nodes[follower]
+	follows := func() (f bool) {
+		ok(t, n.do(t.Context(), func() { f = n.rn.BasicStatus().Lead == lead && n.patience > n.cfg.ElectionTicks }))
+		return f
+	}
+	n.LeaderIsDead(lead, 0) // the life before this one
+	if !follows() {
+		t.Fatal("a live leader was given up because an earlier life of it is over")
+	}
+	n.LeaderIsDead(follower%3+1, 1) // not the leader
+	if !follows() {
+		t.Fatal("the leader was given up because another member is dead")
+	}
+	n.LeaderIsDead(lead, 1)
+	if follows() {
+		t.Fatal("proof of the leader's death did nothing")
 	}
 }
 
@@ -331,7 +356,7 @@ func TestAMemberWhoseLogCanNotSyncStops(t *testing.T) {
 
 func FuzzDecodePacket(f *testing.F) {
 	e := &raftpb.Entry{Term: new(uint64(2)), Index: new(uint64(4)), Data: []byte("data")}
-	app := message{&raftpb.Message{Type: raftpb.MsgApp.Enum(), Term: new(uint64(2)), Index: new(uint64(3)), Entries: []*raftpb.Entry{e}, Context: []byte("c")}, 77}
+	app := message{&raftpb.Message{Type: raftpb.MsgApp.Enum(), Term: new(uint64(2)), Index: new(uint64(3)), Entries: []*raftpb.Entry{e}, Context: []byte("c")}, 77, 300}
 	f.Add(encodePackets(1, 2, []message{app, app})[0])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		from, to, messages, err := decodePacket(b)

@@ -13,7 +13,7 @@ import (
 // A packet is what one Transport.Send carries: messages of one member to
 // another. Integers are uvarints unless said otherwise.
 //
-//	version   u8, 1
+//	version   u8, 2
 //	from, to
 //	count     of messages
 //	each message:
@@ -23,10 +23,12 @@ import (
 //	  stamp      u64 little-endian: the leader's clock when it sent an append,
 //	             heartbeat or call to take over, and the latest taken of
 //	             these in the answer; the leader's lease is counted from it
+//	  life       how often the sending member was started: proof that one life
+//	             of a leader is over says nothing of the next
 //	  context    length, bytes
 //	  entries    count; each: term, type u8, length, data. Their indexes
 //	             follow the message's index.
-const packetVersion = 1
+const packetVersion = 2
 
 // Limits of a packet.
 const (
@@ -41,15 +43,17 @@ const (
 	// entryMin is the least an encoded entry takes, and messageMin the least
 	// a message does, in bytes.
 	entryMin   = 3
-	messageMin = 17
+	messageMin = 18
 )
 
 const flagReject = 1
 
-// message is a raft message with the time that leases are counted from.
+// message is a raft message with the time that leases are counted from and the
+// incarnation of the member that sent it.
 type message struct {
 	*raftpb.Message
 	stamp int64
+	life  uint64
 }
 
 // accepted tells which messages come from other members; all others are made
@@ -80,6 +84,7 @@ func appendMessage(b []byte, m message) []byte {
 		b = binary.AppendUvarint(b, n)
 	}
 	b = binary.LittleEndian.AppendUint64(b, uint64(m.stamp))
+	b = binary.AppendUvarint(b, m.life)
 	b = binary.AppendUvarint(b, uint64(len(m.Context)))
 	b = append(b, m.Context...)
 	b = binary.AppendUvarint(b, uint64(len(m.Entries)))
@@ -195,6 +200,7 @@ func decodeMessage(r *reader, from, to uint64) (message, bool) {
 	if s := r.bytes(8); s != nil {
 		m.stamp = int64(binary.LittleEndian.Uint64(s))
 	}
+	m.life = r.uvarint()
 	n := r.uvarint()
 	if n > contextMax {
 		return m, false

@@ -59,9 +59,11 @@ type Node struct {
 	// Below: the raft goroutine's.
 	rn        *raft.RawNode
 	lead      Leadership
-	lastIndex uint64 // of the log, counting what is only in memory
-	quiet     int    // ticks without a word from a leader
-	patience  int    // ticks of quiet before an election
+	life      leaderLife
+	dead      map[uint64]uint64 // by member, which incarnations are dead: up to this one
+	lastIndex uint64            // of the log, counting what is only in memory
+	quiet     int               // ticks without a word from a leader
+	patience  int               // ticks of quiet before an election
 	voteAfter clock.Time
 	fresh     bool // a new group's first start, until it has a leader
 	confWaits []confWait
@@ -100,7 +102,7 @@ func Start(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, lock: lock, incarnation: incarnation,
 		inbox: newQueue[event](), appendq: newQueue[appendJob](), applyq: newQueue[applyJob](),
-		cutc: make(chan struct{}, 1), sending: map[uint64]uint64{},
+		cutc: make(chan struct{}, 1), sending: map[uint64]uint64{}, dead: map[uint64]uint64{},
 	}
 	n.stamps.from = map[uint64]stamp{}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -305,7 +307,15 @@ func (n *Node) heardLeader(m message) {
 		n.newPatience() // LeaderIsDead had made it short
 	}
 	n.stamps.set(m.GetFrom(), stamp{m.GetTerm(), m.stamp})
+	n.life = leaderLife{m.GetTerm(), m.life}
+	if m.life <= n.dead[m.GetFrom()] {
+		n.checkLeadership()
+		n.leaveDeadLeader() // it sent this before it ended
+	}
 }
+
+// leaderLife is which incarnation leads in a term.
+type leaderLife struct{ term, incarnation uint64 }
 
 func (n *Node) tick() {
 	n.rn.Tick()

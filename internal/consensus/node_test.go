@@ -194,7 +194,7 @@ func TestASecondChangeOfMembersIsRefusedWhileOneIsUnderWay(t *testing.T) {
 func TestForeignPacketsAreRefused(t *testing.T) {
 	g := newGroup(t, 1, nil)
 	g.leader()
-	beat := message{&raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(uint64(9))}, 0}
+	beat := message{&raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(uint64(9))}, 0, 1}
 	good := encodePackets(2, 1, []message{beat})[0]
 	for name, c := range map[string]struct {
 		from   uint64
@@ -205,8 +205,8 @@ func TestForeignPacketsAreRefused(t *testing.T) {
 		"itself":            {1, encodePackets(1, 1, []message{beat})[0]},
 		"cut short":         {2, good[:len(good)-1]},
 		"too long":          {2, append(append([]byte(nil), good...), 0)},
-		"a local message":   {2, encodePackets(2, 1, []message{{&raftpb.Message{Type: raftpb.MsgProp.Enum(), Term: new(uint64(9))}, 0}})[0]},
-		"a checkpoint":      {2, encodePackets(2, 1, []message{{&raftpb.Message{Type: raftpb.MsgSnap.Enum(), Term: new(uint64(9))}, 0}})[0]},
+		"a local message":   {2, encodePackets(2, 1, []message{{&raftpb.Message{Type: raftpb.MsgProp.Enum(), Term: new(uint64(9))}, 0, 1}})[0]},
+		"a checkpoint":      {2, encodePackets(2, 1, []message{{&raftpb.Message{Type: raftpb.MsgSnap.Enum(), Term: new(uint64(9))}, 0, 1}})[0]},
 	} {
 		if err := g.nodes[1].Receive(c.from, c.packet); err == nil {
 			t.Errorf("%s: taken", name)

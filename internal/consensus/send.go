@@ -64,11 +64,11 @@ func (n *Node) send(messages []*raftpb.Message) {
 func (n *Node) stamped(m *raftpb.Message) message {
 	switch m.GetType() {
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgTimeoutNow:
-		return message{m, int64(n.cfg.Clock.Now())}
+		return message{m, int64(n.cfg.Clock.Now()), n.incarnation}
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
-		return message{m, n.stamps.get(m.GetTo(), m.GetTerm())}
+		return message{m, n.stamps.get(m.GetTo(), m.GetTerm()), n.incarnation}
 	}
-	return message{m, 0}
+	return message{m, 0, n.incarnation}
 }
 
 // messageSize is about what a received message keeps in memory.

@@ -38,6 +38,11 @@ func (l *lead) lookout() {
 		select {
 		case <-l.ctx.Done():
 			return
+		case <-l.proof:
+			l.awaitOthers()
+			l.keepSteady()
+			l.loseServers()
+			continue
 		case <-ticker.C():
 		}
 		if !l.keepSteady() {

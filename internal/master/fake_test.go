@@ -53,7 +53,7 @@ func (c *cluster) fakeServer(name string, inc ashlar.Incarnation, disks ...byte)
 	}
 	f.serve()
 	ctx := c.ctx()
-	req := &wire.Register{Name: name, UUID: wire.UUID{name[0], name[1]}, Addr: f.addr, Incarnation: inc, Disks: f.disks}
+	req := &wire.Register{Name: name, UUID: wire.UUID{name[0], name[1]}, Addr: f.addr, Incarnation: inc, Process: inc, Disks: f.disks}
 	if err := f.leader.Call(ctx, req, &f.reg); err != nil {
 		c.t.Fatalf("register %s: %v", name, err)
 	}

@@ -15,6 +15,7 @@ func (m *Master) handle() {
 	s := m.cfg.Server
 	all := func(msg wire.Message, h rpc.Handler) { s.Handle(msg.Kind(), h) }
 	all(&wire.FindLeader{}, m.findLeader)
+	all(&wire.Witness{}, m.witness)
 	all(&wire.Raft{}, m.raft)
 	s.HandleQuick((&wire.Raft{}).Kind(), m.quickRaft)
 	all(&wire.SnapshotBegin{}, m.snapshotBegin)

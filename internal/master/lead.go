@@ -49,6 +49,7 @@ type lead struct {
 
 	cuts    cuts
 	kick    chan struct{} // background work may be due
+	proof   chan struct{} // a process is proven dead
 	reaping chan struct{} // files were closed: some may be orphans to reap
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -60,6 +61,7 @@ func newLead(m *Master, term uint64) (*lead, error) {
 		m: m, term: term, done: m.store.Applied(),
 		queue: make(chan *request, queueMax), wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		reaping:  make(chan struct{}, 1),
+		proof:    make(chan struct{}, 1),
 		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{},
 	}
 	l.evaluator.l = l
@@ -83,6 +85,7 @@ func newLead(m *Master, term uint64) (*lead, error) {
 }
 
 func (l *lead) start() {
+	l.deathProven() // while it followed, perhaps
 	l.wg.Go(l.evaluate)
 	l.wg.Go(l.lookout)
 	l.wg.Go(l.background)

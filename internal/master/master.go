@@ -22,6 +22,7 @@
 //	    overlay.mu
 //	lead.viewMu
 //	Master.mu        who waits for which revision
+//	witnesses.mu     a leaf
 //
 // # What survives a crash
 //
@@ -94,6 +95,9 @@ type Config struct {
 	SnapshotThresholdBytes int64
 	// CacheBytes bounds the store's cache; 0 means kv.CacheDefault.
 	CacheBytes int64
+	// NoWitness makes this master wait for the dead threshold even where the
+	// end of a process is proven.
+	NoWitness bool
 	// OnRemoved, if set, is called once when this master was taken out of the
 	// group and has stopped.
 	OnRemoved func()
@@ -149,6 +153,8 @@ type Master struct {
 	store *kv.Store
 	trans *transport
 
+	witnesses *witnesses
+
 	node        atomic.Pointer[consensus.Node] // nil until the group is joined
 	booted      chan struct{}                  // closed once node is set
 	lead        atomic.Pointer[lead]           // nil while following
@@ -193,6 +199,7 @@ func Start(ctx context.Context, cfg Config) (*Master, error) {
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.trans = newTransport(m)
+	m.witnesses = newWitnesses(m)
 	m.handle()
 	if known != nil {
 		if err := m.boot(known); err != nil {
@@ -326,7 +333,18 @@ func (m *Master) close() error {
 		l.stop()
 	}
 	m.trans.close()
+	m.witnesses.close()
 	return errors.Join(err, m.store.Close())
+}
+
+// Member returns which member of the group this master is and how often it was
+// started, zeros while it has not joined.
+func (m *Master) Member() (id ashlar.MemberID, life uint64) {
+	n := m.node.Load()
+	if n == nil {
+		return 0, 0
+	}
+	return ashlar.MemberID(m.id.Load()), n.Incarnation()
 }
 
 // Leads tells whether this master leads and serves.

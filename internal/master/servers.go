@@ -18,6 +18,7 @@ type server struct {
 	node        ashlar.NodeID
 	session     ashlar.SessionID
 	incarnation ashlar.Incarnation
+	process     ashlar.Incarnation // that serves it, 0 if it is not witnessed
 	renewed     clock.Time
 	disks       map[wire.UUID]wire.DiskInfo
 	progress    map[seat]wire.SyncProgress
@@ -55,7 +56,9 @@ func (l *lead) loadServers(tx meta.Tx, now clock.Time) error {
 	}
 	for id, n := range v.Nodes {
 		if n.Up {
-			l.servers[id] = &server{node: id, session: n.Session, incarnation: n.Incarnation, renewed: now}
+			l.servers[id] = &server{
+				node: id, session: n.Session, incarnation: n.Incarnation, process: n.Process, renewed: now,
+			}
 		}
 	}
 	return nil
@@ -152,7 +155,10 @@ func (l *lead) addServer(got *placement.Registered, q *wire.Register, conn *rpc.
 	if s := l.servers[got.Node]; s != nil && s.session == got.Session {
 		return
 	}
-	s := &server{node: got.Node, session: got.Session, incarnation: q.Incarnation, renewed: l.m.clk.Now(), conn: conn}
+	s := &server{
+		node: got.Node, session: got.Session, incarnation: q.Incarnation, process: q.Process,
+		renewed: l.m.clk.Now(), conn: conn,
+	}
 	s.report(q.Disks, nil)
 	l.servers[got.Node] = s
 }
@@ -359,14 +365,15 @@ func (l *lead) reportDisk(ctx context.Context, r *rpc.Request) (wire.Message, er
 }
 
 // loseServers takes chunkservers out of service that have not renewed for the
-// dead threshold, which is above the lease: their leases are surely over
-// (I-6). All that are due go together.
+// dead threshold, which is above the lease, or whose process is proven dead:
+// their leases are surely over (I-6). All that are due go together.
 func (l *lead) loseServers() {
 	now := l.m.clk.Now()
 	var lost []placement.Lost
 	l.sessMu.Lock()
 	for id, s := range l.servers {
-		if s.losing = s.losing || now.Sub(later(s.renewed, l.steady)) > l.m.cfg.Dead; s.losing {
+		silent := now.Sub(later(s.renewed, l.steady)) > l.m.cfg.Dead
+		if s.losing = s.losing || silent || l.m.witnesses.isDead(s.process); s.losing {
 			lost = append(lost, placement.Lost{Node: id, Session: s.session})
 		}
 	}

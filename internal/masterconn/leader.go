@@ -58,6 +58,13 @@ func (l *Leader) Addr() string {
 	return ""
 }
 
+// Masters returns the addresses of all masters that are known.
+func (l *Leader) Masters() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.masters)
+}
+
 // Call sends req to the leader, whoever it is, and repeats it while the
 // masters cannot serve it: NotLeader, NotReady, Overloaded, Unreachable and
 // Timeout are retried until ctx ends. It is for requests that may be repeated.

@@ -25,6 +25,7 @@ type ServerConn struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	value  atomic.Value
+	clean  atomic.Bool // the peer ended it between two requests
 
 	mu       sync.Mutex
 	room     sync.Cond // signalled when one of the counts below falls, and at the end
@@ -123,6 +124,9 @@ func (c *ServerConn) readLoop() {
 		err := c.readRequest(br, &scratch)
 		if err == nil {
 			continue
+		}
+		if err == io.EOF && br.Buffered() == 0 { //nolint:errorlint // of a wrapped one it is not known where it came
+			c.clean.Store(true) // before anybody hears that it is closed
 		}
 		c.close(err)
 		if kindOf(err) == ashlar.Corrupt {

@@ -90,7 +90,10 @@ type Register struct {
 	Addr        string
 	Rack        string
 	Incarnation ashlar.Incarnation
-	Disks       []DiskInfo
+	// Process is the incarnation that the process names in its handshakes,
+	// witness connections included; 0 if there are none.
+	Process ashlar.Incarnation
+	Disks   []DiskInfo
 }
 
 // Kind implements Message.
@@ -103,6 +106,7 @@ func (m *Register) Fields(c *Codec) {
 	Text(c, &m.Addr, textMax)
 	Text(c, &m.Rack, labelTextMax)
 	U64(c, &m.Incarnation)
+	U64(c, &m.Process)
 	List(c, &m.Disks, DisksMax, diskInfo)
 }
 

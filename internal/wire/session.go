@@ -12,6 +12,7 @@ const (
 	kindSessionHello     Kind = 22
 	kindSessionClose     Kind = 23
 	kindTicket           Kind = 24
+	kindWitness          Kind = 25
 )
 
 var (
@@ -24,6 +25,7 @@ var (
 	_ = register[SessionHello]()
 	_ = register[SessionClose]()
 	_ = register[Ticket]()
+	_ = register[Witness]()
 )
 
 // Limits of lists in this conversation.
@@ -227,4 +229,32 @@ func (m *Ticket) Signed(c *Codec) {
 	U64(c, &m.Session)
 	U64(c, &m.Incarnation)
 	I64(c, &m.Expires)
+}
+
+// Witness is all that is ever sent on a connection which a process of the
+// cluster keeps to a master for as long as it lives, by whose end the master
+// knows that it is over. The process is the one of the handshake. Answer:
+// Empty; nothing follows in either direction.
+type Witness struct {
+	// Addr is where the process listens until it ends.
+	Addr string
+	// From is the connection's address at the process. A master that sees
+	// another has something between itself and the process, and learns nothing
+	// from this connection.
+	From string
+	// Member and Life are which member of the consensus group the process is,
+	// 0 for none, and how often that was started.
+	Member ashlar.MemberID
+	Life   uint64
+}
+
+// Kind implements Message.
+func (*Witness) Kind() Kind { return kindWitness }
+
+// Fields implements Message.
+func (m *Witness) Fields(c *Codec) {
+	Text(c, &m.Addr, textMax)
+	Text(c, &m.From, textMax)
+	U64(c, &m.Member)
+	U64(c, &m.Life)
 }

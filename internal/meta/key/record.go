@@ -23,6 +23,17 @@ func Version(c *wire.Codec, v uint8) {
 	}
 }
 
+// VersionSince codes a record's first byte as Version does, and reads older
+// versions from oldest on too; it returns which one is being read or written.
+func VersionSince(c *wire.Codec, oldest, v uint8) uint8 {
+	got := v
+	wire.U8(c, &got)
+	if c.Err() == nil && (got < oldest || got > v) {
+		c.Fail("record version %d, know %d to %d", got, oldest, v)
+	}
+	return got
+}
+
 // Decode reads a record from a value; all of the value must be used.
 func Decode(value []byte, r Record) error {
 	c := wire.Decoder(value)

@@ -8,7 +8,10 @@ import (
 
 // The records; each begins with its version and holds the fields that its
 // Fields method codes, in that order. docs/format/metadata.md repeats them.
-const recordV1 = 1
+const (
+	recordV1 = 1
+	nodeV2   = 2 // with the process
+)
 
 const (
 	textMax  = 4096
@@ -49,6 +52,7 @@ type Node struct {
 	Addr        string
 	Rack        string
 	Incarnation ashlar.Incarnation
+	Process     ashlar.Incarnation // that serves the incarnation, 0 if it is not witnessed
 	Session     ashlar.SessionID
 	Up          bool
 	Since       int64 // when Up last changed
@@ -58,7 +62,7 @@ type Node struct {
 
 // Fields implements key.Record.
 func (n *Node) Fields(c *wire.Codec) {
-	key.Version(c, recordV1)
+	v := key.VersionSince(c, recordV1, nodeV2)
 	wire.U32(c, &n.ID)
 	wire.Text(c, &n.Name, ashlar.NameMax)
 	wire.Fixed(c, n.UUID[:])
@@ -70,6 +74,9 @@ func (n *Node) Fields(c *wire.Codec) {
 	wire.I64(c, &n.Since)
 	wire.Bool(c, &n.Drain)
 	wire.U64(c, &n.Fenced)
+	if v >= nodeV2 {
+		wire.U64(c, &n.Process)
+	}
 }
 
 // Disk is one disk of a chunkserver. It serves if it is Attached and its node

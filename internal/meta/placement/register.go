@@ -54,7 +54,7 @@ func Register(tx Tx, now int64, open func(ashlar.NodeID) (ashlar.SessionID, erro
 	if !n.Up {
 		n.Since = now
 	}
-	n.UUID, n.Addr, n.Rack, n.Incarnation, n.Up = m.UUID, m.Addr, m.Rack, m.Incarnation, true
+	n.UUID, n.Addr, n.Rack, n.Incarnation, n.Process, n.Up = m.UUID, m.Addr, m.Rack, m.Incarnation, m.Process, true
 	if !again {
 		if n.Session, err = open(n.ID); err != nil {
 			return nil, err
