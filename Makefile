@@ -10,7 +10,7 @@ FUZZ   ?= 10s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run test unit script e2e race lint bench scale fuzz deps check man clean
+.PHONY: help build run test unit script e2e race lint bench scale stall fuzz deps check man clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ bench: deps build ## measure mounted volumes against a local directory and peers
 
 scale: build ## measure what must hold at 10 million inodes and 64 clients at once; fails when a bar is missed
 	$(GO) run ./test/scale -bin $(ASHLAR)
+
+stall: deps build ## measure how long applications wait when a node is killed, paused or silent; fails when a bar is missed
+	$(GO) run ./test/stall -bin $(ASHLAR)
 
 fuzz: ## run every fuzz target for FUZZ (default 10s) each
 	scripts/fuzz.sh $(FUZZ)

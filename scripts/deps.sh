@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing and mounting need from the system: fuse3
-# (fusermount3), and git and make where they are missing. It does nothing, at
-# once, when all of it is there.
+# (fusermount3), ip and iptables for faults in network namespaces, and git and
+# make where they are missing. It does nothing, at once, when all of it is there.
 #
 #   scripts/deps.sh          what make test needs
 #   scripts/deps.sh peers    also what make bench compares with (MooseFS 3);
@@ -23,6 +23,8 @@ peers)
 	;;
 esac
 command -v fusermount3 >/dev/null || need+=(fuse3)
+command -v ip >/dev/null || need+=(iproute2)
+command -v iptables >/dev/null || need+=(iptables)
 command -v git >/dev/null || need+=(git)
 command -v make >/dev/null || need+=(make)
 [ ${#need[@]} -eq 0 ] && exit 0

@@ -33,13 +33,13 @@ stage() {
 run() {
 	case $1 in
 	unit)
-		stage unit 240 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/cmd/ashlar\$")
+		stage unit 240 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/test/stall\$" -e "^$module/cmd/ashlar\$")
 		;;
 	script)
 		stage script 180 ./cmd/ashlar
 		;;
 	e2e)
-		ASHLAR_E2E=required stage e2e 180 -v ./test/e2e
+		ASHLAR_E2E=required stage e2e 210 -p 1 -v ./test/e2e ./test/stall
 		;;
 	*)
 		echo "test.sh: no stage $1; there are unit, script and e2e" >&2
