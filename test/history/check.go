@@ -1,0 +1,120 @@
+package history
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// ErrUndecided says that a part of a history took too long to check. It is
+// neither right nor wrong.
+var ErrUndecided = errors.New("undecided in time")
+
+// Check tells whether a history can be true: nil if it is linearizable. The
+// time is for each key. What is wrong is written below dir, if that is not "",
+// as text and as a page that shows it.
+func Check(ops []Op, timeout time.Duration, dir string) error {
+	var errs []error
+	for _, part := range split(ops) {
+		model := blockModel
+		if part[0].Kind != BlockRead && part[0].Kind != BlockWrite {
+			model = namesModel
+		}
+		if err := checkPart(model, part, timeout, dir); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// split divides a history by key and kind of object, in the order of the keys.
+func split(ops []Op) [][]Op {
+	parts := map[string][]Op{}
+	var keys []string
+	for _, o := range ops {
+		if o.Unknown() && (o.Kind == BlockRead || o.Kind == Lookup || o.Kind == List) {
+			continue // a read without an answer says nothing
+		}
+		k := "names " + o.Key
+		if o.Kind == BlockRead || o.Kind == BlockWrite {
+			k = "block " + o.Key
+		}
+		if parts[k] == nil {
+			keys = append(keys, k)
+		}
+		parts[k] = append(parts[k], o)
+	}
+	slices.Sort(keys)
+	out := make([][]Op, 0, len(keys))
+	for _, k := range keys {
+		out = append(out, parts[k])
+	}
+	return out
+}
+
+func checkPart(model porcupine.Model, ops []Op, timeout time.Duration, dir string) error {
+	events := make([]porcupine.Operation, len(ops))
+	for i := range ops {
+		// porcupine wants one operation of a client at a time; one that is
+		// never answered gets a client of its own.
+		events[i] = porcupine.Operation{ClientId: i, Input: &ops[i], Output: &ops[i], Call: ops[i].Call, Return: ops[i].Return}
+	}
+	result, info := porcupine.CheckOperationsVerbose(model, events, timeout)
+	switch result {
+	case porcupine.Ok:
+		return nil
+	case porcupine.Unknown:
+		return fmt.Errorf("history of %s, %d operations: %w", ops[0].Key, len(ops), ErrUndecided)
+	}
+	err := fmt.Errorf("history of %s, %d operations, is not linearizable", ops[0].Key, len(ops))
+	if dir == "" {
+		return err
+	}
+	where, werr := explain(model, info, ops, dir)
+	return errors.Join(fmt.Errorf("%w: see %s", err, where), werr)
+}
+
+// explain writes a part that is wrong.
+func explain(model porcupine.Model, info porcupine.LinearizationInfo, ops []Op, dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	base := filepath.Join(dir, strings.Map(func(r rune) rune {
+		if r == '/' || r == ' ' {
+			return '_'
+		}
+		return r
+	}, ops[0].Key))
+	sorted := slices.Clone(ops)
+	slices.SortStableFunc(sorted, func(a, b Op) int { return int(min(1, max(-1, a.Call-b.Call))) })
+	var text strings.Builder
+	for i := range sorted {
+		fmt.Fprintln(&text, &sorted[i])
+	}
+	errs := []error{os.WriteFile(base+".txt", []byte(text.String()), 0o644)}
+	page, err := os.Create(base + ".html")
+	if err != nil {
+		return base + ".txt", errors.Join(append(errs, err)...)
+	}
+	errs = append(errs, porcupine.Visualize(model, info, page), page.Close())
+	return base + ".txt", errors.Join(errs...)
+}
+
+// blockModel is one block: a read returns what was written last.
+var blockModel = porcupine.Model{
+	Init: func() any { return uint64(0) },
+	Step: func(state, input, _ any) (bool, any) {
+		o := input.(*Op)
+		if o.Kind == BlockWrite {
+			return true, o.Value
+		}
+		return o.Value == state.(uint64), state
+	},
+	DescribeOperation: func(input, _ any) string { return input.(*Op).String() },
+}
