@@ -6,11 +6,14 @@ ASHLAR := $(BIN)/ashlar
 RUN    ?= run
 NODES  ?= 3
 FUZZ   ?= 10s
+SEED   ?= 1
+RUNS   ?= 0
+FOR    ?= 5m
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run test unit script e2e race lint bench scale stall fuzz deps check man clean
+.PHONY: help build run test unit script e2e sim race lint bench scale stall fuzz deps check man clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,6 +30,9 @@ test: deps ## run every test: unit, stories, end to end
 
 unit script e2e: deps ## run one stage of the tests
 	scripts/test.sh $@
+
+sim: ## simulate clusters under faults: SEED=first RUNS=how many, or FOR=5m
+	scripts/sim.sh -from $(SEED) -runs $(RUNS) -for $(FOR)
 
 race: ## run unit tests and stories under the race detector
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)

@@ -4,9 +4,10 @@
 # was running, and one that takes longer than its budget says so.
 #
 #   scripts/test.sh                 every stage
-#   scripts/test.sh unit script e2e some of them
+#   scripts/test.sh unit sim        some of them
 #
 # unit    every package but the ones below
+# sim     whole clusters simulated under faults: 20 seeds twice, then others
 # script  the stories: command lines against a cluster of real processes
 # e2e     files end to end: a mounted volume while nodes are killed
 set -uo pipefail
@@ -30,10 +31,26 @@ stage() {
 	[ "$took" -le "$budget" ] || echo "=== stage $name is over its budget of ${budget}s"
 }
 
+# simulate BUDGET_SECONDS FLAGS... runs the simulation: that runs repeat, and
+# that seeds pass.
+simulate() {
+	local budget=$1 began=$SECONDS
+	shift
+	echo "=== stage sim, ${budget}s, at most $((2 * budget))s"
+	timeout --foreground -k 15 $((2 * budget)) sh -c 'scripts/sim.sh -same && scripts/sim.sh "$@"' sim "$@" || failed+=(sim)
+	local took=$((SECONDS - began))
+	echo "=== stage sim took ${took}s"
+	[ "$took" -le "$budget" ] || echo "=== stage sim is over its budget of ${budget}s"
+}
+
 run() {
 	case $1 in
 	unit)
 		stage unit 240 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/test/stall\$" -e "^$module/cmd/ashlar\$")
+		;;
+	sim)
+		# Seeds of every day, so that each day tries others; a failure names its own.
+		simulate 180 -from $((10#$(date +%y%m%d) * 1000)) -for 100s
 		;;
 	script)
 		stage script 180 ./cmd/ashlar
@@ -42,13 +59,13 @@ run() {
 		ASHLAR_E2E=required stage e2e 210 -p 1 -v ./test/e2e ./test/stall
 		;;
 	*)
-		echo "test.sh: no stage $1; there are unit, script and e2e" >&2
+		echo "test.sh: no stage $1; there are unit, sim, script and e2e" >&2
 		exit 2
 		;;
 	esac
 }
 
-[ $# -gt 0 ] || set -- unit script e2e
+[ $# -gt 0 ] || set -- unit sim script e2e
 
 echo "=== building"
 go build ./... && go vet ./... || exit 1

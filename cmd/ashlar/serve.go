@@ -239,6 +239,11 @@ func (n *node) startMaster(ctx context.Context) (err error) {
 		Lease: c.Timing.Lease, Dead: c.Timing.Dead, Renew: c.Timing.Renew,
 		Replicas: c.Pool.Replicas, ReplaceAfter: c.Pool.ReplaceAfter, NoWitness: c.Timing.NoWitness,
 		ConsensusTick: c.Timing.Election / electionTicks, ElectionTicks: electionTicks,
+		Fatal: func(err error) {
+			n.log.Error("the metadata disk failed: this process ends, others go on; mend the disk, or empty "+
+				filepath.Join(c.Data, "master")+" and add this master anew", "err", err)
+			os.Exit(exitFailed)
+		},
 		OnRemoved: func() {
 			n.fatal <- hintf(ashlar.E("serve", ashlar.Fenced, c.Name, errors.New("this master was taken out of the cluster")),
 				"take master out of its roles; to have it back, empty %s and run `ashlar node add %s %s`", filepath.Join(c.Data, "master"), c.Name, c.Advertise)

@@ -39,7 +39,7 @@ type identity struct {
 // openIdentity locks the data directory and reads its identity, making one if
 // there is none.
 func openIdentity(fsys vfs.FS, dir string, cluster ashlar.ClusterID) (*identity, error) {
-	if err := fsys.MkdirAll(dir); err != nil {
+	if err := vfs.MakeDir(fsys, dir); err != nil {
 		return nil, err
 	}
 	lock, err := fsys.Lock(path.Join(dir, identityLock))
@@ -47,7 +47,7 @@ func openIdentity(fsys vfs.FS, dir string, cluster ashlar.ClusterID) (*identity,
 		return nil, ashlar.E("open data directory", ashlar.Busy, dir, err)
 	}
 	id := &identity{lock: lock}
-	if err := id.load(fsys, dir, cluster); err != nil {
+	if err := errors.Join(id.load(fsys, dir, cluster), fsys.SyncDir(dir)); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return id, nil

@@ -97,10 +97,7 @@ func Format(fsys vfs.FS, dir string, cluster ashlar.ClusterID) error {
 	id := identity{cluster: cluster}
 	_, _ = rand.Read(id.uuid[:])
 	// The identity comes last: a directory without one is not a disk.
-	err := fsys.MkdirAll(dir)
-	if err == nil {
-		err = fsys.SyncDir(path.Dir(path.Clean(dir)))
-	}
+	err := vfs.MakeDir(fsys, dir)
 	if err == nil {
 		err = id.write(fsys, dir)
 	}

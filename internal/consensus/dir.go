@@ -49,10 +49,7 @@ func (c *Config) identityHeader() header.Header {
 // openDir makes or checks the directory, locks it, and begins an incarnation.
 // fresh tells that the directory was new.
 func openDir(c *Config) (lock io.Closer, incarnation uint64, fresh bool, err error) {
-	if err := c.FS.MkdirAll(c.Dir); err != nil {
-		return nil, 0, false, err
-	}
-	if err := c.FS.SyncDir(path.Dir(c.Dir)); err != nil {
+	if err := vfs.MakeDir(c.FS, c.Dir); err != nil {
 		return nil, 0, false, err
 	}
 	lock, err = c.FS.Lock(path.Join(c.Dir, lockName))

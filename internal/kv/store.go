@@ -76,6 +76,10 @@ type Options struct {
 	CacheBytes int64
 	// Logger receives the engine's reports; nil discards them.
 	Logger *slog.Logger
+	// Fatal is called when the disk failed and the engine can not go on. It
+	// must not return: what is in memory is not to be trusted, and the log has
+	// it. Nil panics.
+	Fatal func(error)
 }
 
 // Store is an open store. Methods may be called concurrently; Apply orders
@@ -131,10 +135,7 @@ func Open(o Options) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if err := o.FS.MkdirAll(o.Dir); err != nil {
-		return nil, err
-	}
-	if err := o.FS.SyncDir(path.Dir(o.Dir)); err != nil {
+	if err := vfs.MakeDir(o.FS, o.Dir); err != nil {
 		return nil, err
 	}
 	lock, err := o.FS.Lock(path.Join(o.Dir, lockName))
@@ -176,7 +177,7 @@ func (s *Store) engineOptions() *pebble.Options {
 		L0CompactionThreshold:       flushesToCompact,
 		L0StopWritesThreshold:       flushesMax,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, compactions },
-		Logger:                      engineLog{s.log},
+		Logger:                      engineLog{s.log, s.o.Fatal},
 	}
 	listener := pebble.EventListener{
 		BackgroundError: func(err error) { s.log.Error("store: background work failed", "err", err) },
@@ -396,7 +397,10 @@ func scan(r pebble.Reader, lo, hi []byte, reverse bool, fn func(k, v []byte) boo
 	return errors.Join(it.Error(), it.Close())
 }
 
-type engineLog struct{ log *slog.Logger }
+type engineLog struct {
+	log   *slog.Logger
+	fatal func(error)
+}
 
 func (l engineLog) Infof(format string, args ...any) {
 	l.log.Debug("store engine: " + fmt.Sprintf(format, args...))
@@ -411,5 +415,8 @@ func (l engineLog) Errorf(format string, args ...any) {
 func (l engineLog) Fatalf(format string, args ...any) {
 	msg := "store engine: " + fmt.Sprintf(format, args...)
 	l.log.Error(msg)
+	if l.fatal != nil {
+		l.fatal(errors.New(msg))
+	}
 	panic(msg)
 }

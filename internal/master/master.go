@@ -98,6 +98,9 @@ type Config struct {
 	// NoWitness makes this master wait for the dead threshold even where the
 	// end of a process is proven.
 	NoWitness bool
+	// Fatal is told that the metadata disk failed; it must end the process and
+	// not return (kv.Options.Fatal).
+	Fatal func(error)
 	// OnRemoved, if set, is called once when this master was taken out of the
 	// group and has stopped.
 	OnRemoved func()
@@ -180,11 +183,11 @@ func Start(ctx context.Context, cfg Config) (*Master, error) {
 		return nil, err
 	}
 	m := &Master{cfg: cfg, log: cfg.Logger.With("master", cfg.Name), clk: cfg.Clock, moved: make(chan struct{}), booted: make(chan struct{})}
-	if err := cfg.FS.MkdirAll(cfg.Dir); err != nil {
+	if err := vfs.MakeDir(cfg.FS, cfg.Dir); err != nil {
 		return nil, err
 	}
 	store, err := kv.Open(kv.Options{
-		Dir: path.Join(cfg.Dir, "store"), FS: cfg.FS, Cluster: cfg.Cluster, CacheBytes: cfg.CacheBytes, Logger: m.log,
+		Dir: path.Join(cfg.Dir, "store"), FS: cfg.FS, Cluster: cfg.Cluster, CacheBytes: cfg.CacheBytes, Logger: m.log, Fatal: cfg.Fatal,
 	})
 	if err != nil {
 		return nil, err
@@ -195,6 +198,9 @@ func Start(ctx context.Context, cfg Config) (*Master, error) {
 	}
 	known, err := m.readIdentity()
 	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	if err := cfg.FS.SyncDir(cfg.Dir); err != nil { // MASTER may be there and not durable
 		return nil, errors.Join(err, store.Close())
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())

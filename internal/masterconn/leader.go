@@ -218,6 +218,9 @@ func (l *Leader) find(ctx context.Context) (*view, error) {
 		if errors.Is(err, rpc.ErrClosed) {
 			return nil, err
 		}
+		if err == nil { // found, and given up by somebody else since
+			err = ashlar.E("find leader", ashlar.NotReady, "", errNoLonger)
+		}
 		if !b.wait(ctx, l.clock, l.after(nil)) {
 			return nil, endOf(ctx, err)
 		}

@@ -41,7 +41,8 @@ const (
 	Create     Kind = "create" // exclusive
 	Unlink     Kind = "unlink"
 	Rename     Kind = "rename" // replaces what is there
-	Link       Kind = "link"
+	Link       Kind = "link"   // of a name
+	LinkTo     Kind = "linkto" // of the file with identity Value
 	Lookup     Kind = "lookup"
 	List       Kind = "list"
 )
@@ -71,6 +72,7 @@ type Op struct {
 // Unknown tells that the operation was not answered.
 func (o *Op) Unknown() bool { return o.Return == Never }
 
+// String is the operation as a line for people.
 func (o *Op) String() string {
 	end := fmt.Sprint(o.Return)
 	if o.Unknown() {
@@ -164,7 +166,7 @@ func Read(r io.Reader) ([]Op, error) {
 
 func (o *Op) valid() error {
 	switch o.Kind {
-	case BlockRead, BlockWrite, Create, Unlink, Rename, Link, Lookup, List:
+	case BlockRead, BlockWrite, Create, Unlink, Rename, Link, LinkTo, Lookup, List:
 	default:
 		return fmt.Errorf("no kind %q", o.Kind)
 	}

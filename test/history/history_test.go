@@ -69,6 +69,9 @@ func TestHistoriesThatCanBeTrueAreAcceptedAndOthersNot(t *testing.T) {
 		{"rename between links does nothing", true, []Op{
 			n(Create, 0, 1, "a", 1, ""), to(Link, 2, 3, "a", "b", ""), to(Rename, 4, 5, "a", "b", ""), look(6, 7, "a", 1, 2),
 		}},
+		{"a file that is gone gets no name", false, []Op{
+			n(Create, 0, 1, "a", 1, ""), n(Unlink, 2, 3, "a", 0, ""), {Kind: LinkTo, Key: "d", Call: 4, Return: 5, To: "b", Value: 1},
+		}},
 		{"listed", true, []Op{n(Create, 0, 1, "a", 1, ""), {Kind: List, Key: "d", Call: 2, Return: 3, Names: []string{"a"}}}},
 		{"list misses one", false, []Op{n(Create, 0, 1, "a", 1, ""), {Kind: List, Key: "d", Call: 2, Return: 3}}},
 	} {

@@ -106,6 +106,17 @@ func step(d directory, o *Op) (next directory, errno string, ok bool) {
 			return d, "exist", true
 		}
 		return d.set(o.To, value), "", true
+	case LinkTo:
+		_, has := d.get(o.To)
+		if gone := d.links(o.Value) == 0; gone && has {
+			return d, o.Errno, o.Errno != "" // either error
+		} else if gone {
+			return d, "noent", true
+		}
+		if has {
+			return d, "exist", true
+		}
+		return d.set(o.To, o.Value), "", true
 	case Lookup:
 		if !there {
 			return d, "noent", true

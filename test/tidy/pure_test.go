@@ -59,8 +59,8 @@ func TestNobodySleeps(t *testing.T) {
 	}
 }
 
-// sleepAllowed is for tests under testing/synctest, where sleeping moves
-// simulated time and waits for nobody.
+// sleepAllowed is for tests under testing/synctest and for what test/sim runs
+// in a bubble, where sleeping moves simulated time and waits for nobody.
 func sleepAllowed(f *file) bool {
-	return f.test() && strings.Contains(f.text, `"testing/synctest"`)
+	return f.pkg() == "test/sim" || f.test() && strings.Contains(f.text, `"testing/synctest"`)
 }

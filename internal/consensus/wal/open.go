@@ -26,7 +26,7 @@ func Open(o Options) (*Log, *State, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = SegmentDefault
 	}
-	if err := o.FS.MkdirAll(o.Dir); err != nil {
+	if err := vfs.MakeDir(o.FS, o.Dir); err != nil {
 		return nil, nil, err
 	}
 	sequences, unneeded, err := listSegments(o)
@@ -45,6 +45,13 @@ func Open(o Options) (*Log, *State, error) {
 	st, err := r.finish()
 	if err != nil {
 		return nil, nil, err
+	}
+	// What a killed process wrote is read here and not durable yet; from now on
+	// it counts (I-1).
+	if n := len(sequences); n > 0 {
+		if err := syncFile(o.FS, path.Join(o.Dir, segmentName(sequences[n-1]))); err != nil {
+			return nil, nil, err
+		}
 	}
 	for _, sequence := range unneeded {
 		if err := o.FS.Remove(path.Join(o.Dir, segmentName(sequence))); err != nil {
@@ -233,4 +240,12 @@ func (r *replay) finish() (*State, error) {
 	}
 	st.Entries = append([]*raftpb.Entry(nil), r.entries...)
 	return st, nil
+}
+
+func syncFile(fsys vfs.FS, name string) error {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }

@@ -192,6 +192,38 @@ func TestPowerLossInsideAnAppendTearsOnlyItsTail(t *testing.T) {
 	}
 }
 
+// A process is killed between the write and the sync of a batch; the next one
+// reads it, and then power is lost.
+func TestWhatWasReadAtOpeningIsDurable(t *testing.T) {
+	m := newDisk(t)
+	l, _ := open(t, m)
+	ok(t, l.Append(Batch{Hard: &Hard{Term: 1}, Entries: []*raftpb.Entry{entry(1, 1, 100)}}))
+	ok(t, l.Close())
+	killed := false
+	fsys := errfs.Wrap(m, func(op errfs.Op) error {
+		if killed && op.Kind == errfs.Sync {
+			return syscall.EIO // it did not get that far
+		}
+		return nil
+	})
+	l, _, err := Open(Options{Dir: "/log", FS: fsys, Cluster: cluster, SegmentBytes: 8 << 10})
+	ok(t, err)
+	ok(t, l.Append(Batch{Entries: []*raftpb.Entry{entry(2, 1, 100)}}))
+	killed = true
+	if err := l.Append(Batch{Entries: []*raftpb.Entry{entry(3, 1, 100)}}); err == nil {
+		t.Fatal("appended without a sync")
+	}
+	l, st := open(t, m)
+	if len(st.Entries) != 3 {
+		t.Fatalf("a killed process left %d entries, want 3", len(st.Entries))
+	}
+	ok(t, l.Append(Batch{Hard: &Hard{Term: 2}})) // in a new segment
+	_, st = open(t, m.CrashClone(nil))
+	if len(st.Entries) != 3 {
+		t.Errorf("after power loss %d entries, want the 3 that were read before", len(st.Entries))
+	}
+}
+
 func TestDamageBelowTheTailIsRefused(t *testing.T) {
 	disk := newDisk(t)
 	l, _ := open(t, disk)

@@ -23,8 +23,9 @@ type Registered struct {
 // own, which open makes. It is refused with Busy while another data directory
 // or another address lives under its name, or one of its disks on another live
 // node; with Fenced if a disk was
-// opened less often than it was before: it is a copy. Repeating a
-// registration changes nothing.
+// opened less often than it was before: it is a copy; with WrongCluster if a
+// disk that nobody knows holds chunks. Repeating a registration changes
+// nothing.
 func Register(tx Tx, now int64, open func(ashlar.NodeID) (ashlar.SessionID, error), m *wire.Register) (*Registered, error) {
 	v, err := Load(tx)
 	if err != nil {
@@ -118,6 +119,11 @@ func (v *View) claimDisks(m *wire.Register, n *Node) error {
 		}
 		seen[in.UUID] = true
 		d := v.diskByUUID(in.UUID)
+		if d == nil && in.Chunks > 0 {
+			// Taken in, it would be told to delete what nobody knows (I-5).
+			return fail("register", ashlar.WrongCluster, in.Path, fmt.Sprintf(
+				"disk holds %d chunks and the masters do not know it: they were made anew, or it was removed; bring the old masters back, or empty the disk if its data is not needed", in.Chunks))
+		}
 		if d == nil {
 			continue
 		}

@@ -246,7 +246,7 @@ func (w *world) register(d *datadriven.TestData, arg func(string) string, number
 			continue
 		}
 		for _, v := range a.Vals {
-			in := wire.DiskInfo{Path: "/" + v, Owner: owner}
+			in := wire.DiskInfo{Path: "/" + v, Owner: owner, Chunks: number("chunks")}
 			copy(in.UUID[:], "disk "+v)
 			if l := arg("label"); l != "" {
 				in.Labels = []string{l}

@@ -1,0 +1,307 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/masterconn"
+	"github.com/ashlarfs/ashlar/internal/object"
+	"github.com/ashlarfs/ashlar/internal/rpc"
+	"github.com/ashlarfs/ashlar/internal/wire"
+	"github.com/ashlarfs/ashlar/test/history"
+)
+
+// What clients do.
+const (
+	objects      = 2 // files that blocks are in
+	blocksEach   = 4 // blocks used of each, a chunk apart
+	directories  = 3
+	namesEach    = 3
+	askTimeout   = 4 * time.Second // of one operation
+	thinkMax     = 40 * time.Millisecond
+	unansweredIn = 12 // operations without an answer, by part of the history: above it nobody asks any more
+)
+
+// client is a process that reads and writes blocks and names, and notes what
+// it was told.
+type client struct {
+	c     *Cluster
+	id    int
+	name  string
+	clock *hostClock
+	rng   *rand.Rand
+	dirs  []ashlar.Inode
+	refs  []*object.Ref
+
+	node   uint32
+	rpc    *rpc.Client
+	conn   *masterconn.Conn
+	store  *object.Store
+	stop   chan struct{}
+	done   sync.WaitGroup
+	paused bool
+}
+
+// newClient makes a client; open connects it.
+func (c *Cluster) newClient(id int) *client {
+	k := &client{c: c, id: id, name: fmt.Sprintf("c%d", id), rng: rand.New(rand.NewPCG(c.conf.Seed, uint64(1000+id)))}
+	k.clock = newHostClock(time.Hour, 0.97+0.06*k.rng.Float64())
+	return k
+}
+
+// open opens a session. The caller's goroutine counts as the client's until
+// it returns.
+func (k *client) open(ctx context.Context) error {
+	c := k.c
+	k.node = c.newNode()
+	defer setNode(setNode(k.node))
+	log := c.logger(k.name)
+	k.rpc = rpc.NewClient(rpc.Identity{
+		Cluster: c.id, Role: wire.RoleClient, Name: k.name, Incarnation: ashlar.Incarnation(c.random()), Secret: c.secret,
+	}, rpc.ClientOptions{Clock: k.clock, Logger: log, Dial: c.net.Dialer(k.name)})
+	conn, err := masterconn.Dial(ctx, masterconn.Config{RPC: k.rpc, Masters: c.masterAddrs(), Name: k.name, Clock: k.clock, Logger: log})
+	if err != nil {
+		k.rpc.Close()
+		return err
+	}
+	k.conn = conn
+	k.store = object.New(conn, k.rpc, object.Options{Clock: k.clock, Logger: log})
+	k.stop = make(chan struct{})
+	return nil
+}
+
+// close ends the session in order.
+func (k *client) close() error {
+	defer setNode(setNode(k.node))
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	k.store.Close()
+	err := k.conn.Close(ctx)
+	k.rpc.Close()
+	return err
+}
+
+// run starts the client's workers: one on blocks, one on names.
+func (k *client) run(rec *history.Recorder) {
+	defer setNode(setNode(k.node))
+	for i, work := range []func(*worker){(*worker).blocks, (*worker).names} {
+		w := &worker{client: k, rec: rec, id: 10*k.id + i, rng: rand.New(rand.NewPCG(k.c.conf.Seed, uint64(2000+10*k.id+i)))}
+		k.done.Go(func() {
+			for {
+				select {
+				case <-k.stop:
+					return
+				case <-time.After(time.Duration(w.rng.Int64N(int64(thinkMax)))):
+				}
+				work(w)
+			}
+		})
+	}
+}
+
+// finish stops the workers; they end what they are asking.
+func (k *client) finish() {
+	close(k.stop)
+	k.done.Wait()
+}
+
+// pause stops the client as SIGSTOP does, or lets it go on.
+func (k *client) pause(on bool) {
+	if k.paused == on {
+		return
+	}
+	k.c.trace.add("pause %s %v", k.name, on)
+	k.paused = on
+	hold(k.node, on)
+}
+
+// worker asks one thing at a time.
+type worker struct {
+	*client
+	rec   *history.Recorder
+	id    int
+	rng   *rand.Rand
+	count uint64
+}
+
+// value returns an identity that no other operation has.
+func (w *worker) value() uint64 {
+	w.count++
+	return uint64(w.id)<<20 | w.count
+}
+
+func (w *worker) now() int64 { return int64(w.c.trace.Now()) }
+
+// answer fills in how an operation ended. It is false if the operation was
+// certainly refused and says nothing.
+func (w *worker) answer(o *history.Op, err error) bool {
+	o.Return = w.now()
+	switch {
+	case err == nil:
+	case errors.Is(err, ashlar.Exist):
+		o.Errno = "exist"
+	case errors.Is(err, ashlar.NotExist):
+		o.Errno = "noent"
+	default:
+		o.Return = history.Never
+	}
+	w.c.trace.add("answer %s %v", o, err)
+	return true
+}
+
+// blocks reads or writes one block.
+func (w *worker) blocks() {
+	ref := w.refs[w.rng.IntN(len(w.refs))]
+	block := w.rng.IntN(blocksEach)
+	o := history.Op{Client: w.id, Key: fmt.Sprintf("%x/%d", uint64(ref.Owner), block), Kind: history.BlockRead, Call: w.now()}
+	off := uint64(block) * uint64(ref.Layout.ChunkSize)
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	b := make([]byte, history.BlockSize)
+	if w.rng.IntN(2) == 0 || w.c.unanswered.full(o.Key) {
+		w.answerRead(&o, b, w.store.ReadAt(ctx, ref, b, off))
+		return
+	}
+	o.Kind, o.Value = history.BlockWrite, w.value()
+	history.Fill(b, o.Value)
+	var flags uint32
+	if w.c.conf.Durable {
+		flags = wire.WriteSync
+	}
+	w.answer(&o, w.store.WriteAt(ctx, ref, b, off, flags))
+	w.c.unanswered.add(&o)
+	w.rec.Add(o)
+}
+
+// answerRead notes a read. A block that nobody wrote whole is a failure of its
+// own.
+func (w *worker) answerRead(o *history.Op, b []byte, err error) {
+	if err == nil {
+		if o.Value, err = history.Value(b); err != nil {
+			w.c.wrong(fmt.Errorf("%s: %w", o, err))
+		}
+	}
+	if err != nil {
+		w.c.trace.add("answer %s %v", o, err)
+		return
+	}
+	w.answer(o, nil)
+	w.rec.Add(*o)
+}
+
+// names does one operation in a directory.
+func (w *worker) names() {
+	d := w.rng.IntN(len(w.dirs))
+	dir := w.dirs[d]
+	name := func() string { return string(rune('a' + w.rng.IntN(namesEach))) }
+	o := history.Op{Client: w.id, Key: fmt.Sprintf("dir%d", d), Name: name(), To: name(), Call: w.now()}
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	what := w.rng.IntN(7)
+	if w.c.unanswered.full(o.Key) {
+		what = 6
+	}
+	var e wire.Entry
+	ask := func(k history.Kind, cred ashlar.Cred, m wire.Message) error {
+		o.Kind = k
+		return w.conn.Do(ctx, cred, m, &e)
+	}
+	root := ashlar.Cred{Checked: true}
+	var err error
+	switch what {
+	case 0, 1:
+		o.To, o.Value = "", w.value()
+		err = ask(history.Create, ashlar.Cred{UID: uint32(o.Value), Checked: true},
+			&wire.Make{Parent: dir, Name: o.Name, Type: ashlar.TypeFile, Mode: 0o644, Exclusive: true})
+	case 2:
+		o.To = ""
+		err = ask(history.Unlink, root, &wire.Remove{Parent: dir, Name: o.Name})
+	case 3:
+		err = ask(history.Rename, root, &wire.Rename{OldParent: dir, OldName: o.Name, NewParent: dir, NewName: o.To})
+	case 4:
+		w.link(ctx, &o, dir)
+		return
+	case 5:
+		w.list(ctx, &o, dir)
+		return
+	default:
+		o.To = ""
+		err = ask(history.Lookup, root, &wire.Lookup{Parent: dir, Name: o.Name})
+		o.Value, o.Links = uint64(e.Attr.UID), e.Attr.Nlink
+	}
+	w.note(&o, err)
+}
+
+func (w *worker) note(o *history.Op, err error) {
+	if o.Kind == history.Lookup && err != nil {
+		o.Value, o.Links = 0, 0
+	}
+	w.answer(o, err)
+	w.c.unanswered.add(o)
+	w.rec.Add(*o)
+}
+
+// link finds a file and gives it a name: two operations, so the history has
+// the look-up, and the link only if what was found is still what the name
+// means; a link to a file by its inode is checked by what look-ups find.
+func (w *worker) link(ctx context.Context, o *history.Op, dir ashlar.Inode) {
+	o.Kind = history.Lookup
+	to := o.To
+	o.To = ""
+	var e wire.Entry
+	root := ashlar.Cred{Checked: true}
+	err := w.conn.Do(ctx, root, &wire.Lookup{Parent: dir, Name: o.Name}, &e)
+	o.Value, o.Links = uint64(e.Attr.UID), e.Attr.Nlink
+	w.note(o, err)
+	if err != nil {
+		return
+	}
+	l := history.Op{Client: w.id, Kind: history.LinkTo, Key: o.Key, To: to, Value: o.Value, Call: w.now()}
+	err = w.conn.Do(ctx, root, &wire.Link{Inode: e.Attr.Inode, Parent: dir, Name: to}, &e)
+	w.note(&l, err)
+}
+
+func (w *worker) list(ctx context.Context, o *history.Op, dir ashlar.Inode) {
+	o.Kind, o.Name, o.To = history.List, "", ""
+	var rep wire.ReaddirReply
+	err := w.conn.Do(ctx, ashlar.Cred{Checked: true}, &wire.Readdir{Inode: dir, Limit: 100}, &rep)
+	o.Names = []string{}
+	for _, e := range rep.Entries {
+		if e.Name != "." && e.Name != ".." {
+			o.Names = append(o.Names, e.Name)
+		}
+	}
+	slices.Sort(o.Names)
+	w.note(o, err)
+}
+
+// unanswered counts changes without an answer, by part of the history, which
+// make checking it slow.
+type unanswered struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+func (u *unanswered) full(key string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.counts[key] >= unansweredIn
+}
+
+func (u *unanswered) add(o *history.Op) {
+	if !o.Unknown() {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.counts == nil {
+		u.counts = map[string]int{}
+	}
+	u.counts[o.Key]++
+}

@@ -1,0 +1,156 @@
+package sim
+
+import (
+	"time"
+)
+
+// inject carries out a fault and arranges its end. It runs as nobody: the
+// driver is never held.
+func (r *run) inject(f Fault) {
+	if f.Who == "leader" {
+		m := r.c.Leader()
+		if m == nil {
+			r.c.trace.add("fault %v: nobody leads", f)
+			return
+		}
+		f.Who = m.name
+	}
+	r.c.trace.add("fault %v", f)
+	if end := r.begin(f); end != nil {
+		r.ends.Go(func() {
+			time.Sleep(f.For)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.c.trace.add("over %v", f)
+			end()
+		})
+	}
+}
+
+// begin begins a fault and returns what ends it, nil if nothing does. It and
+// what it returns are called with r.mu held.
+func (r *run) begin(f Fault) (end func()) {
+	m := r.c.byName[f.Who]
+	switch f.Kind {
+	case kill:
+		if m == nil {
+			return nil
+		}
+		m.kill()
+		return m.start
+	case pause:
+		if m != nil {
+			m.pause(true)
+			p := m.proc
+			return func() {
+				if m.proc == p {
+					m.pause(false)
+				}
+			}
+		}
+		if k := r.clientNamed(f.Who); k != nil {
+			k.pause(true)
+			return func() { k.pause(false) }
+		}
+	case power:
+		if m != nil {
+			m.power(false)
+			return func() { m.power(true) }
+		}
+	case dark:
+		for _, m := range r.c.machines {
+			m.power(false)
+		}
+		return func() {
+			for _, m := range r.c.machines {
+				m.power(true)
+			}
+		}
+	case cut, deaf, isolate, slow, lossy:
+		return r.links(f)
+	case reset:
+		r.c.net.Reset(f.Who, f.Arg)
+	case onDisk:
+		if m != nil {
+			return r.onDisk(m, f)
+		}
+	case setting:
+		if m != nil {
+			m.clock.wall.Add(int64(f.For) * 100)
+			return func() { m.clock.wall.Add(-int64(f.For) * 100) }
+		}
+	}
+	return nil
+}
+
+// hosts returns the names of all machines and clients.
+func (r *run) hosts() []string {
+	var out []string
+	for _, m := range r.c.machines {
+		out = append(out, m.name)
+	}
+	for _, k := range r.clients {
+		out = append(out, k.name)
+	}
+	return out
+}
+
+// links changes the links that a fault concerns.
+func (r *run) links(f Fault) func() {
+	type way struct{ from, to string }
+	var ways []way
+	both := func(a, b string) {
+		if a != b {
+			ways = append(ways, way{a, b}, way{b, a})
+		}
+	}
+	on, off := func(l *link) { l.cut = true }, func(l *link) { l.cut = false }
+	switch f.Kind {
+	case cut:
+		both(f.Who, f.Arg)
+	case deaf:
+		if f.Who != f.Arg {
+			ways = append(ways, way{f.Arg, f.Who})
+		}
+	case isolate:
+		for _, h := range r.hosts() {
+			both(f.Who, h)
+		}
+	case slow:
+		on, off = func(l *link) { l.slow = 30 * time.Millisecond }, func(l *link) { l.slow = 0 }
+		for _, h := range r.hosts() {
+			both(f.Who, h)
+		}
+	case lossy:
+		on, off = func(l *link) { l.lossy = true }, func(l *link) { l.lossy = false }
+		for _, a := range r.c.masterPeers() {
+			for _, b := range r.c.masterPeers() {
+				if a.Name < b.Name {
+					both(a.Name, b.Name)
+				}
+			}
+		}
+	}
+	for _, w := range ways {
+		r.c.net.SetLink(w.from, w.to, on)
+	}
+	return func() {
+		for _, w := range ways {
+			r.c.net.SetLink(w.from, w.to, off)
+		}
+	}
+}
+
+// onDisk makes trouble on a disk. A process whose disk had errors is started
+// again afterwards, as an administrator would who has mended it.
+func (r *run) onDisk(m *Machine, f Fault) func() {
+	d := m.disks[f.Disk%len(m.disks)]
+	d.SetTrouble(diskFaults[f.Arg])
+	return func() {
+		d.SetTrouble(Trouble{})
+		if f.Arg != "stall" && f.Arg != "flip" {
+			m.kill()
+			m.start()
+		}
+	}
+}
