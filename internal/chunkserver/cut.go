@@ -3,6 +3,7 @@ package chunkserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/ashlarfs/ashlar"
@@ -29,7 +30,7 @@ func (s *Server) handleCut(ctx context.Context, r *rpc.Request) (wire.Message, e
 		}
 		return nil, t.guarded(m.Epoch, func() error { return t.cut(m) })
 	}
-	t, err := l.ordered(ctx, m.Group, m.Epoch)
+	t, err := l.ordered(ctx, m.Group, m.Epoch, m.Term)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func (s *Server) handleDeleteLayers(ctx context.Context, r *rpc.Request) (wire.M
 		}
 		return nil, t.guarded(m.Epoch, func() error { return t.d.store.DeleteLayers(m.Group, m.Layers) })
 	}
-	t, err := l.ordered(ctx, m.Group, m.Epoch)
+	t, err := l.ordered(ctx, m.Group, m.Epoch, m.Term)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +134,33 @@ func (s *Server) handleDeleteLayers(ctx context.Context, r *rpc.Request) (wire.M
 	return nil, t.onAll(ctx, m.Epoch, 0, nil, local, remote)
 }
 
+// heardTerm notes the term of a leader, and tells whether no later one has been
+// heard of.
+func (s *Server) heardTerm(term uint64) bool {
+	for {
+		known := s.term.Load()
+		if term < known {
+			return false
+		}
+		if term == known || s.term.CompareAndSwap(known, term) {
+			return true
+		}
+	}
+}
+
+// deposed is the answer to the request of a leader that was paused, or cut off,
+// while another was elected: that one may have asked for the same since, or for
+// the contrary.
+func deposed(term uint64) error {
+	return ashlar.E("request", ashlar.Stale, fmt.Sprintf("term %d", term), errors.New("there is a later leader"))
+}
+
 // ordered returns the seat that is the primary of a group in an epoch, for a
-// request of the masters. They may be ahead of the watch.
-func (l *life) ordered(ctx context.Context, g ashlar.PGID, e ashlar.Epoch) (*seat, error) {
+// request of the masters of a term. They may be ahead of the watch.
+func (l *life) ordered(ctx context.Context, g ashlar.PGID, e ashlar.Epoch, term uint64) (*seat, error) {
+	if !l.s.heardTerm(term) {
+		return nil, deposed(term)
+	}
 	if !l.lease.valid() {
 		return nil, ashlar.NoLease
 	}
@@ -195,6 +220,9 @@ func (s *Server) handleYield(ctx context.Context, r *rpc.Request) (wire.Message,
 		return nil, err
 	}
 	defer l.leave()
+	if !s.heardTerm(m.Term) {
+		return nil, deposed(m.Term)
+	}
 	t := l.primary(m.Group)
 	if t == nil {
 		return nil, ashlar.E("yield", ashlar.NotReady, "", errors.New("no such member here"))

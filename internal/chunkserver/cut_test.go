@@ -48,7 +48,7 @@ func TestAMemberThatMissedACutIsSentIt(t *testing.T) {
 		c.makeGroup(1, 0, 1)
 		c.mustWrite(1, 5, 0, 0, pattern(256<<10, 1))
 		g := c.groupNow(1)
-		cut := wire.Cut{Group: 1, Epoch: g.Epoch, Layer: 5, Gen: 2, Truncate: true, From: 1, Cuts: []wire.ChunkCut{{Chunk: 0, Len: 5000}}}
+		cut := wire.Cut{Group: 1, Epoch: g.Epoch, Layer: 5, Gen: 2, Truncate: true, From: 1, Cuts: []wire.ChunkCut{{Chunk: 0, Len: 5000}}, Term: 1}
 		part := cut
 		part.Disk = g.Members[0].Disk
 		c.toMember(1, 0, &part)
@@ -73,7 +73,7 @@ func TestAMemberCutsAgainWhatWasWrittenSince(t *testing.T) {
 	c.makeGroup(1, 0, 1)
 	c.mustWrite(1, 5, 0, 0, pattern(128<<10, 1))
 	g := c.groupNow(1)
-	cut := wire.Cut{Group: 1, Epoch: g.Epoch, Layer: 5, Gen: 2, Truncate: true, From: 1, Cuts: []wire.ChunkCut{{Chunk: 0, Len: 5000}}}
+	cut := wire.Cut{Group: 1, Epoch: g.Epoch, Layer: 5, Gen: 2, Truncate: true, From: 1, Cuts: []wire.ChunkCut{{Chunk: 0, Len: 5000}}, Term: 1}
 	part := cut
 	part.Disk = g.Members[1].Disk
 	c.toMember(0, 1, &part)

@@ -230,7 +230,7 @@ func TestDeletedChunksGoFromAMemberThatWasAway(t *testing.T) {
 	c.nodes[1].kill()
 	c.dead(1)
 	err := c.hard(1, func(ctx context.Context, g *ashlar.Group, addr string, _ bool) error {
-		return c.nodes[0].cli.Call(ctx, addr, &wire.DeleteLayers{Group: 1, Epoch: g.Epoch, Layers: []ashlar.LayerID{6, 7}}, nil)
+		return c.nodes[0].cli.Call(ctx, addr, &wire.DeleteLayers{Group: 1, Epoch: g.Epoch, Layers: []ashlar.LayerID{6, 7}, Term: 1}, nil)
 	})
 	if err != nil {
 		t.Fatal(err)

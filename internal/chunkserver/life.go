@@ -89,6 +89,7 @@ func (s *Server) register() (*life, error) {
 	if l.every <= 0 || l.long <= l.every {
 		return nil, ashlar.E("register", ashlar.Other, s.cfg.Name, fmt.Errorf("lease of %v renewed every %v", l.long, l.every))
 	}
+	s.heardTerm(rep.Term)
 	s.firstSession.CompareAndSwap(0, uint64(rep.Session))
 	for i, d := range s.disks {
 		d.id.Store(uint32(rep.Disks[i]))
@@ -209,6 +210,7 @@ func (l *life) renew() bool {
 		l.s.log.Warn("renewal failed", "err", err)
 		return false
 	}
+	l.s.heardTerm(rep.Term)
 	l.renewed(sent, rep.LeaseMs, rep.Time)
 	return false
 }

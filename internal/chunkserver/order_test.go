@@ -126,7 +126,7 @@ func TestACutRaisesTheGenerationEverywhere(t *testing.T) {
 	g := c.groupNow(1)
 	cut := &wire.Cut{
 		Group: 1, Epoch: g.Epoch, Layer: 5, Gen: 2, Truncate: true, From: 2,
-		Cuts: []wire.ChunkCut{{Chunk: 1, Len: 5000}},
+		Cuts: []wire.ChunkCut{{Chunk: 1, Len: 5000}}, Term: 1,
 	}
 	for range 2 { // it may be repeated
 		if err := c.fromLeader(1, cut); err != nil {
@@ -178,7 +178,7 @@ func TestACutRaisesTheGenerationEverywhere(t *testing.T) {
 	}
 	g = c.groupNow(1)
 	err := c.hard(1, func(ctx context.Context, g *ashlar.Group, addr string, _ bool) error {
-		return c.nodes[0].cli.Call(ctx, addr, &wire.DeleteLayers{Group: 1, Epoch: g.Epoch, Layers: []ashlar.LayerID{5}}, nil)
+		return c.nodes[0].cli.Call(ctx, addr, &wire.DeleteLayers{Group: 1, Epoch: g.Epoch, Layers: []ashlar.LayerID{5}, Term: 1}, nil)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -195,11 +195,11 @@ func TestAPrimaryYieldsAndResumes(t *testing.T) {
 	c.makeGroup(1, 0, 1)
 	c.mustWrite(1, 5, 0, 0, pattern(4096, 1))
 	g := c.groupNow(1)
-	if err := c.fromLeader(1, &wire.Yield{Group: 1, Epoch: g.Epoch}); err != nil {
+	if err := c.fromLeader(1, &wire.Yield{Group: 1, Epoch: g.Epoch, Term: 1}); err != nil {
 		t.Fatal(err)
 	}
 	wantKind(t, c.once(1, c.makeWrite(&g, 5, 0, 0, pattern(4096, 2), 50), nil), ashlar.NotReady)
-	if err := c.fromLeader(1, &wire.Yield{Group: 1, Epoch: g.Epoch, Resume: true}); err != nil {
+	if err := c.fromLeader(1, &wire.Yield{Group: 1, Epoch: g.Epoch, Resume: true, Term: 1}); err != nil {
 		t.Fatal(err)
 	}
 	c.mustWrite(1, 5, 0, 0, pattern(4096, 3))

@@ -108,7 +108,9 @@ type Server struct {
 	// firstSession is the first this process held: sessions below it may have
 	// written before power was lost.
 	firstSession atomic.Uint64
-	synced       atomic.Uint64 // bytes sent to syncing members
+	// term is the latest of a leader that this process has heard of.
+	term   atomic.Uint64
+	synced atomic.Uint64 // bytes sent to syncing members
 
 	scrub scrubber
 }

@@ -160,7 +160,7 @@ func (l *lead) sendCut(c *wire.Cut) {
 		}
 		if addr != "" {
 			m := *c
-			m.Epoch = g.Epoch
+			m.Epoch, m.Term = g.Epoch, l.term
 			ctx, cancel := context.WithTimeout(l.ctx, driveCall)
 			err := l.m.cfg.RPC.Call(ctx, addr, &m, &wire.Empty{})
 			cancel()

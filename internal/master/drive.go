@@ -187,7 +187,7 @@ func (l *lead) yield(q placement.Yield) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, driveCall)
-	consent := l.m.cfg.RPC.Call(ctx, v.Nodes[q.Node].Addr, &wire.Yield{Group: q.Group, Epoch: q.Epoch}, &wire.Empty{})
+	consent := l.m.cfg.RPC.Call(ctx, v.Nodes[q.Node].Addr, &wire.Yield{Group: q.Group, Epoch: q.Epoch, Term: l.term}, &wire.Empty{})
 	cancel()
 	l.logged("taking the primary's seat", consent)
 	if stays, err := l.rotate(q, consent == nil); err == nil && stays {
@@ -210,7 +210,7 @@ func (l *lead) resume(id ashlar.PGID, e ashlar.Epoch) {
 				return // it comes back as another incarnation, which has not yielded
 			}
 			ctx, cancel := context.WithTimeout(l.ctx, driveCall)
-			err = l.m.cfg.RPC.Call(ctx, n.Addr, &wire.Yield{Group: id, Epoch: e, Resume: true}, &wire.Empty{})
+			err = l.m.cfg.RPC.Call(ctx, n.Addr, &wire.Yield{Group: id, Epoch: e, Resume: true, Term: l.term}, &wire.Empty{})
 			cancel()
 			if err == nil || !ashlar.KindOf(err).Retryable() {
 				l.logged("resuming a primary", err)
@@ -244,7 +244,7 @@ func (l *lead) resumeAll(y *yielding) {
 			if n == nil || !up {
 				return
 			}
-			err := l.m.cfg.RPC.Call(ctx, n.Addr, &wire.Yield{Group: g.ID, Epoch: g.Epoch, Resume: true}, &wire.Empty{})
+			err := l.m.cfg.RPC.Call(ctx, n.Addr, &wire.Yield{Group: g.ID, Epoch: g.Epoch, Resume: true, Term: l.term}, &wire.Empty{})
 			if err != nil && ashlar.KindOf(err).Retryable() {
 				y.hold(g.ID) // or a late resumption would undo a new consent
 				l.spawn(func() { defer y.end(g.ID); l.resume(g.ID, g.Epoch) })
@@ -449,7 +449,7 @@ func (l *lead) deleteFrom(id ashlar.PGID, layers []ashlar.LayerID) bool {
 		}
 		ctx, cancel := context.WithTimeout(l.ctx, driveCall)
 		defer cancel()
-		m := &wire.DeleteLayers{Group: id, Epoch: g.Epoch, Layers: layers}
+		m := &wire.DeleteLayers{Group: id, Epoch: g.Epoch, Layers: layers, Term: l.term}
 		if err := l.m.cfg.RPC.Call(ctx, addr, m, &wire.Empty{}); err != nil {
 			l.m.log.Debug("deleting layers", "pg", uint32(id), "err", err)
 			return false

@@ -338,6 +338,9 @@ type Cut struct {
 	Truncate bool
 	From     uint32
 	Cuts     []ChunkCut
+	// Term is that of the leader that sends it. A chunkserver that has heard of
+	// a later one refuses it: its sender was paused or cut off.
+	Term uint64
 }
 
 // ChunkCut is the new length of one chunk, in bytes.
@@ -362,6 +365,7 @@ func (m *Cut) Fields(c *Codec) {
 		U32(c, &k.Chunk)
 		U32(c, &k.Len)
 	})
+	U64(c, &m.Term)
 }
 
 // DeleteLayers removes every chunk of the layers from a group for good. Sent
@@ -372,6 +376,7 @@ type DeleteLayers struct {
 	Group  ashlar.PGID
 	Epoch  ashlar.Epoch
 	Layers []ashlar.LayerID
+	Term   uint64 // as in Cut
 }
 
 // Kind implements Message.
@@ -383,6 +388,7 @@ func (m *DeleteLayers) Fields(c *Codec) {
 	U32(c, &m.Group)
 	U64(c, &m.Epoch)
 	U64s(c, &m.Layers, LayersMax)
+	U64(c, &m.Term)
 }
 
 // Yield asks a live primary to consent to a change that takes the primary's
@@ -393,6 +399,7 @@ type Yield struct {
 	Group  ashlar.PGID
 	Epoch  ashlar.Epoch
 	Resume bool
+	Term   uint64 // as in Cut
 }
 
 // Kind implements Message.
@@ -403,6 +410,7 @@ func (m *Yield) Fields(c *Codec) {
 	U32(c, &m.Group)
 	U64(c, &m.Epoch)
 	Bool(c, &m.Resume)
+	U64(c, &m.Term)
 }
 
 // Scrub verifies chunks: with Start it begins a pass over every chunk on
