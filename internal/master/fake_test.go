@@ -41,9 +41,15 @@ type fakeServer struct {
 
 func (c *cluster) fakeServer(name string, inc ashlar.Incarnation, disks ...byte) *fakeServer {
 	c.t.Helper()
+	return c.fakeServerAt(name, freeAddr(c.t), inc, disks...)
+}
+
+// fakeServerAt is fakeServer where an earlier incarnation listened.
+func (c *cluster) fakeServerAt(name, addr string, inc ashlar.Incarnation, disks ...byte) *fakeServer {
+	c.t.Helper()
 	id := rpc.Identity{Cluster: testCluster, Role: wire.RoleNode, Name: name, Incarnation: inc, Secret: testSecret}
 	f := &fakeServer{
-		t: c.t, name: name, addr: freeAddr(c.t), inc: inc, autoAck: true,
+		t: c.t, name: name, addr: addr, inc: inc, autoAck: true,
 		server: rpc.NewServer(id, rpc.ServerOptions{}), client: rpc.NewClient(id, rpc.ClientOptions{}),
 		groups: map[ashlar.PGID]ashlar.Group{},
 	}

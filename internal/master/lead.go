@@ -37,6 +37,7 @@ type lead struct {
 	sessMu   sync.Mutex
 	sessions map[ashlar.SessionID]*clientSession
 	servers  map[ashlar.NodeID]*server
+	restarts restarts
 	steady   clock.Time // since when the lease has held without a gap
 	ticked   clock.Time
 	opens    openTable
@@ -62,7 +63,7 @@ func newLead(m *Master, term uint64) (*lead, error) {
 		queue: make(chan *request, queueMax), wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		reaping:  make(chan struct{}, 1),
 		proof:    make(chan struct{}, 1),
-		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{},
+		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{}, restarts: restarts{},
 	}
 	l.evaluator.l = l
 	l.evaluator.tx.store, l.evaluator.tx.over = m.store, &l.over

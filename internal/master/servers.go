@@ -90,7 +90,13 @@ func (l *lead) register(ctx context.Context, r *rpc.Request) (wire.Message, erro
 		return nil, err
 	}
 	q := r.Msg.(*wire.Register)
+	registered, err := l.awaitPeers(ctx, q)
+	defer registered()
+	if err != nil {
+		return nil, err
+	}
 	var got *placement.Registered
+	var lost []placement.Lost
 	req := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
 		open := func(n ashlar.NodeID) (ashlar.SessionID, error) {
 			s, _, err := session.Make(tx, env.Now, &session.Request{Name: q.Name, Incarnation: q.Incarnation, Node: n})
@@ -100,7 +106,10 @@ func (l *lead) register(ctx context.Context, r *rpc.Request) (wire.Message, erro
 			return s.ID, nil
 		}
 		var err error
-		if got, err = placement.Register(tx, env.Now, open, q); err == nil && got.Replaced != 0 {
+		if lost, err = l.loseRestarted(tx, env.Now); err == nil {
+			got, err = placement.Register(tx, env.Now, open, q)
+		}
+		if err == nil && got.Replaced != 0 {
 			err = session.Close(tx, got.Replaced)
 		}
 		if err == nil {
@@ -112,7 +121,10 @@ func (l *lead) register(ctx context.Context, r *rpc.Request) (wire.Message, erro
 		}
 		return &wire.Empty{}, fmt.Sprintf("node %s registered as %d", q.Name, got.Node), nil
 	})
-	req.settled = func(wire.Message) { l.addServer(got, q, r.Conn) }
+	req.settled = func(wire.Message) {
+		l.forgetRestarted(lost)
+		l.addServer(got, q, r.Conn)
+	}
 	if _, err := l.do(ctx, req); err != nil {
 		return nil, err
 	}
