@@ -43,6 +43,8 @@ type fakeLeader struct {
 	reports  []wire.ReportMember
 	failures []wire.ReportDisk
 	synced   map[string]uint64
+
+	writeMins []wire.WriteMin
 }
 
 type fakeNode struct {
@@ -91,7 +93,7 @@ func (f *fakeLeader) fill(g *ashlar.Group) ashlar.Group {
 }
 
 func (f *fakeLeader) watch(n *fakeNode) wire.WatchReply {
-	w := wire.WatchReply{Revision: f.rev, Fences: append([]wire.Fence(nil), f.fences...)}
+	w := wire.WatchReply{Revision: f.rev, Fences: append([]wire.Fence(nil), f.fences...), WriteMins: f.writeMins}
 	for id := ashlar.PGID(1); id < 100; id++ {
 		g := f.groups[id]
 		if g == nil {

@@ -48,6 +48,8 @@ type life struct {
 	// fences are the sessions that are lost; read by gates under a seat's mutex.
 	fences atomic.Pointer[map[ashlar.SessionID]bool]
 
+	writeMins atomic.Pointer[map[uint32]int] // copies of a write, of pools that ask for more than one
+
 	progressMu sync.Mutex
 	progress   map[seatKey]*wire.SyncProgress // by member, of groups led here
 }
@@ -69,6 +71,7 @@ func (s *Server) register() (*life, error) {
 		progress: map[seatKey]*wire.SyncProgress{},
 	}
 	l.fences.Store(&map[ashlar.SessionID]bool{})
+	l.writeMins.Store(&map[uint32]int{})
 	req := &wire.Register{
 		Name: s.cfg.Name, UUID: s.id.uuid, Addr: s.cfg.Addr, Rack: s.cfg.Rack, Incarnation: l.inc, Process: s.cfg.Process,
 		Disks: s.diskInfos(),
@@ -252,6 +255,11 @@ func (l *life) learn(w *wire.WatchReply, sent clock.Time) {
 		grown = grown || !l.fenced(f.Session)
 	}
 	l.fences.Store(&fences)
+	mins := make(map[uint32]int, len(w.WriteMins))
+	for _, m := range w.WriteMins {
+		mins[m.Pool] = int(m.Copies)
+	}
+	l.writeMins.Store(&mins)
 
 	listed := map[seatKey]bool{}
 	for i := range w.Groups {

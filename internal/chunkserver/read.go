@@ -132,7 +132,7 @@ func (s *Server) handleSync(ctx context.Context, r *rpc.Request) (wire.Message, 
 	if err := t.sync(ctx, &m.Address); err != nil {
 		return nil, err
 	}
-	return nil, t.leased()
+	return nil, t.answerable()
 }
 
 // sync syncs on every member that gets writes. If one fails it is reported,

@@ -63,6 +63,9 @@ func (t *seat) write(ctx context.Context, w *wire.Write) error {
 	if t.l.s.clk.Now().Before(t.fullUntil()) {
 		return ashlar.E("write", ashlar.NoSpace, fmt.Sprintf("pg %d", t.group), errors.New("a member's disk is full"))
 	}
+	if err := t.enough(); err != nil {
+		return err
+	}
 	wait := &waiter{done: make(chan struct{})}
 	op := &replication.Op{Write: w, Wait: wait}
 	var verdict replication.Verdict
@@ -78,7 +81,7 @@ func (t *seat) write(ctx context.Context, w *wire.Write) error {
 				return err
 			}
 		}
-		return t.leased()
+		return t.answerable()
 	case replication.Joined:
 		return t.join(ctx, other.Wait.(*waiter))
 	}
@@ -93,7 +96,7 @@ func (t *seat) write(ctx context.Context, w *wire.Write) error {
 	if wait.err != nil {
 		return wait.err
 	}
-	return t.leased()
+	return t.answerable()
 }
 
 // join waits for the same write that an earlier request ordered.
@@ -106,13 +109,39 @@ func (t *seat) join(ctx context.Context, w *waiter) error {
 	if w.err != nil {
 		return w.err
 	}
-	return t.leased()
+	return t.answerable()
 }
 
 // leased refuses an answer once the lease is over (I-6).
 func (t *seat) leased() error {
 	if !t.l.lease.valid() {
 		return ashlar.NoLease
+	}
+	return nil
+}
+
+// answerable is leased for what acknowledges a write.
+func (t *seat) answerable() error {
+	if err := t.leased(); err != nil {
+		return err
+	}
+	return t.enough()
+}
+
+// enough refuses to acknowledge writes while fewer members are in-sync than
+// the pool's write-min asks for; the client tries again.
+func (t *seat) enough() error {
+	mins := *t.l.writeMins.Load()
+	if len(mins) == 0 {
+		return nil
+	}
+	t.mu.Lock()
+	cfg := t.sm.Config()
+	have, want := cfg.Count(ashlar.InSync), mins[cfg.Pool]
+	t.mu.Unlock()
+	if have < want {
+		return ashlar.E("write", ashlar.NotReady, fmt.Sprintf("pg %d", t.group),
+			fmt.Errorf("it has %d copies and its pool's write-min is %d", have, want))
 	}
 	return nil
 }

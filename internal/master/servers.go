@@ -313,7 +313,7 @@ func (l *lead) watchReply(node ashlar.NodeID) (*wire.WatchReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wire.WatchReply{Revision: rev, Groups: v.OnNode(node), Fences: fences}, nil
+	return &wire.WatchReply{Revision: rev, Groups: v.OnNode(node), Fences: fences, WriteMins: v.WriteMins()}, nil
 }
 
 func (l *lead) fenced(ctx context.Context, r *rpc.Request) (wire.Message, error) {

@@ -159,6 +159,26 @@ func TestAChunkserverThatFallsSilentLosesItsSeats(t *testing.T) {
 	}
 }
 
+func TestAPoolBelowItsWriteMinSaysThatItTakesNoWrites(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *Config) { cfg.Replicas = 2 })
+	c.startAll()
+	s1, s2 := c.fakeServer("s1", 1, 1), c.fakeServer("s2", 1, 2)
+	eventually(t, "all is redundant", func() bool { s := c.status(); return s.Redundant && len(s.Groups) == 16 })
+	c.do(c.dial("admin"), &wire.SetPool{Name: "default", Update: true, WriteMin: 2}, nil)
+	eventually(t, "the chunkservers know", func() (ok bool) {
+		s1.snapshot(func() { ok = len(s1.watched.WriteMins) == 1 && s1.watched.WriteMins[0].Copies == 2 })
+		return ok
+	})
+	if s := c.status(); s.Health != healthy {
+		t.Fatalf("health %q, problems %+v", s.Health, s.Problems)
+	}
+	s2.stop()
+	eventually(t, "it says so", func() bool {
+		s := c.status()
+		return s.Health == unavailable && s.Groups[0].State == readOnly && strings.Contains(s.Problems[0].What, "take no writes")
+	})
+}
+
 func TestDrainingMovesPrimariesByConsent(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	c.startAll()

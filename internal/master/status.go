@@ -16,6 +16,7 @@ import (
 // Severities of a Risk and states of a group, worst first.
 const (
 	unavailable = "unavailable"
+	readOnly    = "read-only" // of a group: fewer copies than write-min
 	atRisk      = "at risk"
 	degraded    = "degraded"
 	warning     = "warning"
@@ -254,12 +255,12 @@ func (r *report) groups() {
 	for _, g := range r.v.Groups {
 		st := wire.GroupStatus{ID: uint32(g.ID), Epoch: uint64(g.Epoch), LastCopy: g.LastCopy}
 		pool := r.v.Pool(g.Pool)
-		want := 1
+		want, least := 1, 1
 		if pool != nil {
-			st.Pool, want = pool.Name, int(pool.Replicas)
+			st.Pool, want, least = pool.Name, int(pool.Replicas), int(pool.WriteMin)
 		}
 		left, syncing := r.members(g, &st)
-		st.State = r.groupState(g, want, syncing)
+		st.State = r.groupState(g, want, least, syncing)
 		if st.State != healthy && st.State != moving {
 			t := bad[st.State]
 			if t == nil {
@@ -272,6 +273,10 @@ func (r *report) groups() {
 			r.s.Redundant = false
 		}
 		r.s.Groups = append(r.s.Groups, st)
+	}
+	if t := bad[readOnly]; t != nil {
+		r.risk(unavailable, fmt.Sprintf("%d of %d placement groups take no writes: they have fewer copies than their pool's write-min",
+			t.groups, len(r.v.Groups)), r.nextFor(readOnly, t)+"; or lower it: ashlar pool set POOL --write-min 1")
 	}
 	for state, what := range map[string]string{
 		unavailable: "have no copy that can be reached",
@@ -319,7 +324,7 @@ func (r *report) members(g *placement.Group, st *wire.GroupStatus) (left uint64,
 	return left, syncing
 }
 
-func (r *report) groupState(g *placement.Group, want int, syncing bool) string {
+func (r *report) groupState(g *placement.Group, want, least int, syncing bool) string {
 	copies := 0
 	for _, m := range g.Members {
 		if m.State == ashlar.InSync && r.v.Serves(m.Disk) {
@@ -330,6 +335,8 @@ func (r *report) groupState(g *placement.Group, want int, syncing bool) string {
 	switch {
 	case !up:
 		return unavailable
+	case copies < least:
+		return readOnly
 	case copies == 1 && want > 1:
 		return atRisk
 	case copies < want:

@@ -160,7 +160,7 @@ type GroupStatus struct {
 	ID       uint32         `json:"id"`
 	Pool     string         `json:"pool"`
 	Epoch    uint64         `json:"epoch"`
-	State    string         `json:"state"` // "ok", "degraded", "at risk", "unavailable", "moving"
+	State    string         `json:"state"` // "ok", "degraded", "at risk", "read-only" (below write-min), "unavailable", "moving"
 	Members  []MemberStatus `json:"members"`
 	LastCopy bool           `json:"last_copy,omitempty"`
 }

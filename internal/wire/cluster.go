@@ -43,6 +43,7 @@ const (
 	DisksMax     = 256 // of one chunkserver
 	LabelsMax    = 32
 	FencesMax    = 16384
+	PoolsMax     = 1024
 	LayersMax    = 4096 // in one DeleteLayers
 	cutsMax      = 4 * ashlar.StripeWidthMax
 	nodeGroups   = 8192 // of one chunkserver
@@ -234,6 +235,15 @@ type WatchReply struct {
 	Revision uint64
 	Groups   []ashlar.Group
 	Fences   []Fence
+	// WriteMins names the pools that ask for more than one copy of a write.
+	WriteMins []WriteMin
+}
+
+// WriteMin is how many in-sync members a group of a pool must have for its
+// primary to acknowledge a write or a sync.
+type WriteMin struct {
+	Pool   uint32
+	Copies uint8
 }
 
 // Kind implements Message.
@@ -244,6 +254,10 @@ func (m *WatchReply) Fields(c *Codec) {
 	U64(c, &m.Revision)
 	List(c, &m.Groups, nodeGroups, CodeGroup)
 	List(c, &m.Fences, FencesMax, fence)
+	List(c, &m.WriteMins, PoolsMax, func(c *Codec, w *WriteMin) {
+		U32(c, &w.Pool)
+		U8(c, &w.Copies)
+	})
 }
 
 // Fenced acknowledges all fences up to Revision: every request that had been

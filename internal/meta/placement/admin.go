@@ -51,6 +51,11 @@ func SetPool(tx Tx, m *wire.SetPool) error {
 		return fail("set pool", ashlar.Invalid, m.Name, "too many labels")
 	}
 	if !ok {
+		if v, err := Load(tx); err != nil {
+			return err
+		} else if len(v.Pools) >= wire.PoolsMax {
+			return fail("create pool", ashlar.TooBig, m.Name, fmt.Sprintf("there are %d pools, the most there can be", len(v.Pools)))
+		}
 		if p.ID, err = issue(tx, key.CounterPool); err != nil {
 			return err
 		}

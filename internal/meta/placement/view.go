@@ -5,6 +5,7 @@ import (
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/meta/key"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 // View is all of the placement state, decoded; a copy that later changes do
@@ -151,6 +152,16 @@ func (v *View) OnNode(id ashlar.NodeID) []ashlar.Group {
 	for _, g := range v.Groups {
 		if slices.ContainsFunc(g.Members, func(m ashlar.Member) bool { return m.Node == id }) {
 			out = append(out, v.Resolved(g))
+		}
+	}
+	return out
+}
+
+// WriteMins returns the pools that ask for more than one copy of a write.
+func (v *View) WriteMins() (out []wire.WriteMin) {
+	for _, p := range v.Pools {
+		if p.WriteMin > 1 {
+			out = append(out, wire.WriteMin{Pool: p.ID, Copies: p.WriteMin})
 		}
 	}
 	return out
