@@ -30,6 +30,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -166,6 +167,10 @@ func (s *Store) openCurrent() error {
 	return nil
 }
 
+// failedPause is how long a flush or compaction that failed waits before it is
+// tried again: the disk is full, or fails.
+const failedPause = 100 * time.Millisecond
+
 func (s *Store) engineOptions() *pebble.Options {
 	o := &pebble.Options{
 		FS:                          pebbleFS(s.o.FS),
@@ -180,7 +185,11 @@ func (s *Store) engineOptions() *pebble.Options {
 		Logger:                      engineLog{s.log, s.o.Fatal},
 	}
 	listener := pebble.EventListener{
-		BackgroundError: func(err error) { s.log.Error("store: background work failed", "err", err) },
+		// The engine tries again at once, for ever; reading goes on meanwhile.
+		BackgroundError: func(err error) {
+			s.log.Error("store: background work failed, trying again", "err", err)
+			<-time.After(failedPause)
+		},
 	}
 	o.EventListener = &listener
 	return o

@@ -26,6 +26,7 @@ type Config struct {
 	Replicas     int
 	LogBytes     int64 // at which masters cut their logs
 	RepairAfter  time.Duration
+	NoWitness    bool // no proof of death
 	Durable      bool // every write is synced before it is answered
 	Log          io.Writer
 	Events       io.Writer // every event of the trace

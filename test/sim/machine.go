@@ -45,6 +45,7 @@ type process struct {
 
 	master      *master.Master
 	chunkserver *chunkserver.Server
+	witnesses   *masterconn.Witnesses // nil where the configuration has none
 }
 
 // start runs a new process on the machine. It comes up by itself.
@@ -85,17 +86,29 @@ func (p *process) start() error {
 			Name: m.name, Addr: m.addr, Cluster: c.id, Secret: c.secret, Dir: m.disks[0].path + "/master", FS: fsys,
 			Masters: c.masterPeers(), Server: p.server, RPC: p.client, Clock: m.clock, Logger: log,
 			Fatal:    func(error) { m.crash() },
-			Replicas: c.conf.Replicas, SnapshotThresholdBytes: c.conf.LogBytes, ReplaceAfter: c.conf.RepairAfter,
+			Replicas: c.conf.Replicas, SnapshotThresholdBytes: c.conf.LogBytes, NoWitness: c.conf.NoWitness, ReplaceAfter: c.conf.RepairAfter,
 		})
 		if err != nil {
 			return errors.Join(fmt.Errorf("master: %w", err), ln.Close())
 		}
 	}
+	leader := masterconn.NewLeader(p.client, c.masterAddrs(), m.clock, log)
+	if !c.conf.NoWitness {
+		w := masterconn.WitnessConfig{RPC: p.client, Leader: leader, Addr: m.addr, Clock: m.clock, Logger: log}
+		if p.master != nil {
+			w.Member = p.master.Member
+		}
+		p.witnesses = masterconn.KeepWitnesses(w)
+		<-p.witnesses.Tried()
+	}
 	if m.roles.chunkserver {
 		conf := chunkserver.Config{
 			Name: m.name, Addr: m.addr, DataDir: m.disks[0].path + "/chunkserver", Cluster: c.id, Secret: c.secret,
 			BootID: fmt.Sprintf("boot-%s-%d", m.name, m.boots), Server: p.server, RPC: p.client,
-			Leader: masterconn.NewLeader(p.client, c.masterAddrs(), m.clock, log), FS: fsys, Clock: m.clock, Logger: log,
+			Leader: leader, FS: fsys, Clock: m.clock, Logger: log,
+		}
+		if !c.conf.NoWitness {
+			conf.Process = id.Incarnation
 		}
 		for _, d := range m.disks[1:] {
 			conf.Disks = append(conf.Disks, chunkserver.DiskConfig{Path: d.path})
@@ -218,6 +231,9 @@ func (p *process) stop() error {
 		errs = append(errs, p.chunkserver.Stop(ctx))
 	}
 	p.server.Close()
+	if p.witnesses != nil {
+		p.witnesses.Close() // as the end of the process would
+	}
 	p.client.Close()
 	<-p.served
 	return errors.Join(errs...)

@@ -149,7 +149,7 @@ func Shape(seed uint64) Config {
 	return Config{
 		Seed: seed, Masters: 3 + 2*(rng.IntN(5)/4), Chunkservers: 3 + rng.IntN(4), DisksEach: 1 + rng.IntN(4)/3, Clients: 2 + rng.IntN(2),
 		Replicas: 2 + rng.IntN(4)/3, LogBytes: []int64{16 << 10, 256 << 10, 64 << 20}[rng.IntN(3)],
-		RepairAfter: []time.Duration{5 * time.Second, time.Hour}[rng.IntN(2)], Durable: rng.IntN(2) == 0,
+		RepairAfter: []time.Duration{5 * time.Second, time.Hour}[rng.IntN(2)], Durable: rng.IntN(2) == 0, NoWitness: rng.IntN(5) == 0,
 	}
 }
 
