@@ -9,6 +9,7 @@ import (
 	"github.com/ashlarfs/ashlar/internal/chunkstore"
 	"github.com/ashlarfs/ashlar/internal/chunkstore/chunkstoretest"
 	"github.com/ashlarfs/ashlar/internal/vfs"
+	"github.com/ashlarfs/ashlar/internal/vfs/errfs"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
@@ -32,5 +33,36 @@ func TestACutMadeAgainIsAChangeOfItsEpoch(t *testing.T) {
 	}
 	if want := "[{0 262144}]"; fmt.Sprint(got) != want {
 		t.Fatalf("changed since the first cut: %v, want %s", got, want)
+	}
+}
+
+func TestADirectoryDeletedDuringItsSyncIsNoErrorOfTheDisk(t *testing.T) {
+	m := vfs.NewMem()
+	var d *chunkstore.Disk
+	deleted := false
+	fsys := errfs.Wrap(m, func(op errfs.Op) error {
+		// The names of a chunk are synced: its own directory, then those above.
+		if d != nil && !deleted && op.Kind == errfs.SyncDir && op.Path == "/disk/chunks/00000001" {
+			deleted = true
+			if err := d.DeleteGroup(1); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	})
+	p := chunkstoretest.Place{FS: fsys, Dir: "/disk"}
+	opened := p.Format(t)
+	if err := chunkstoretest.Write(opened, chunkstore.Key{Group: 1, Layer: 2}, 0, make([]byte, 4096), 1); err != nil {
+		t.Fatal(err)
+	}
+	d = opened
+	if err := d.SyncGroup(1); err != nil {
+		t.Error(err)
+	}
+	if !deleted {
+		t.Fatal("the directory above was not synced")
+	}
+	if err := d.Failed(); err != nil {
+		t.Errorf("the disk was given up: %v", err)
 	}
 }

@@ -154,13 +154,13 @@ func (d *Disk) syncDir(g ashlar.PGID, slot uint8) error {
 	want, parents := nd.changes, nd.newParents
 	nd.mu.Unlock()
 	err := d.fs.SyncDir(nd.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing in it, ever
-	}
 	if err == nil && parents {
 		if err = d.fs.SyncDir(nd.parent); err == nil {
 			err = d.fs.SyncDir(d.chunksDir)
 		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing in it ever, or the group was deleted meanwhile
 	}
 	if err != nil {
 		return d.lose(err)
