@@ -259,6 +259,7 @@ type node struct {
 	srv  *rpc.Server
 	cli  *rpc.Client
 	cs   *Server
+	out  *relay // of what it sends to others, nil for none
 }
 
 // testbed is a cluster of chunkservers over TCP, and a client of them.
@@ -272,11 +273,15 @@ type testbed struct {
 	mu     sync.Mutex
 }
 
-func newTestbed(tb testing.TB, n int) *testbed {
+func newTestbed(tb testing.TB, n int) *testbed { return newTestbedWith(tb, n, func(*node) {}) }
+
+// newTestbedWith changes each node before it is started.
+func newTestbedWith(tb testing.TB, n int, tune func(*node)) *testbed {
 	c := &testbed{tb: tb, leader: newFakeLeader(), sid: 7}
 	for i := range n {
 		nd := &node{c: c, name: fmt.Sprintf("n%d", i+1), fs: vfs.NewMem(), boot: "boot 1"}
 		c.nodes = append(c.nodes, nd)
+		tune(nd)
 		nd.start()
 	}
 	c.client = c.newClient(c.sid)
@@ -299,8 +304,12 @@ func newTestbed(tb testing.TB, n int) *testbed {
 	return c
 }
 
-func (c *testbed) newClient(sid ashlar.SessionID) *rpc.Client {
-	cli := rpc.NewClient(rpc.Identity{Cluster: testCluster, Role: wire.RoleClient, Name: "client", Incarnation: 1, Secret: testSecret}, rpc.ClientOptions{})
+func (c *testbed) newClient(sid ashlar.SessionID) *rpc.Client { return c.newClientThrough(sid, nil) }
+
+// newClientThrough makes a client whose connections a relay can hold.
+func (c *testbed) newClientThrough(sid ashlar.SessionID, out *relay) *rpc.Client {
+	id := rpc.Identity{Cluster: testCluster, Role: wire.RoleClient, Name: "client", Incarnation: 1, Secret: testSecret}
+	cli := rpc.NewClient(id, rpc.ClientOptions{Dial: out.dialer()})
 	ticket := rpc.SignTicket(testSecret, &wire.Ticket{Cluster: testCluster, Session: sid, Incarnation: 1, Expires: time.Now().Add(time.Hour).UnixNano()})
 	cli.OnConnect(func(_ context.Context, _ string, call func(req, reply wire.Message) error) error {
 		return call(&wire.Attach{Ticket: ticket}, nil)
@@ -318,7 +327,7 @@ func (n *node) logger() *slog.Logger {
 func (n *node) start() {
 	id := rpc.Identity{Cluster: testCluster, Role: wire.RoleNode, Name: n.name, Incarnation: ashlar.Incarnation(rand.Uint64() | 1), Secret: testSecret}
 	n.srv = rpc.NewServer(id, rpc.ServerOptions{Logger: n.logger()})
-	n.cli = rpc.NewClient(id, rpc.ClientOptions{})
+	n.cli = rpc.NewClient(id, rpc.ClientOptions{Dial: n.out.dialer()})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		n.c.tb.Fatal(err)
