@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -79,6 +80,7 @@ func runPoolInfo(ctx context.Context, g *global, name string) error {
 				}{p, in})
 			}
 			printPools(g, []wire.PoolStatus{p})
+			g.sayf("\nRepair: %s", repairLine(p.Repair))
 			g.sayf("\nPlacement groups: %s", summary(in))
 			printGroups(g, in)
 			return nil
@@ -92,6 +94,8 @@ type poolOptions struct {
 	writeMin uint8
 	domain   string
 	labels   []string
+	limit    string
+	after    time.Duration
 }
 
 func (o *poolOptions) addFlags(c *cobra.Command, creating bool) {
@@ -103,6 +107,8 @@ func (o *poolOptions) addFlags(c *cobra.Command, creating bool) {
 	f.Uint8Var(&o.replicas, "replicas", def, "copies of everything, 1 to 5")
 	f.Uint8Var(&o.writeMin, "write-min", 0, "fewest copies a write needs to be acknowledged (new pools: 1)")
 	f.StringVar(&o.domain, "domain", "", "what two copies must not share: disk, node or rack (new pools: node)")
+	f.StringVar(&o.limit, "repair-bandwidth", "", "bytes a second each node may send for repair and movement, as 50MiB, or default (200MiB)")
+	f.DurationVar(&o.after, "repair-after", 0, "absence after which copies are made elsewhere (default: as configured, 10m)")
 	f.StringSliceVar(&o.labels, "labels", nil, "labels a disk must have to be used, separated by commas")
 }
 
@@ -118,6 +124,9 @@ func (o *poolOptions) message(name string) (*wire.SetPool, error) {
 	if o.replicas > 0 && o.writeMin > o.replicas {
 		return nil, usagef("--write-min %d is more than the %d copies there are", o.writeMin, o.replicas)
 	}
+	if err := o.repair(m); err != nil {
+		return nil, err
+	}
 	if o.domain != "" {
 		d, ok := ashlar.ParseDomain(o.domain)
 		if !ok {
@@ -131,6 +140,27 @@ func (o *poolOptions) message(name string) (*wire.SetPool, error) {
 		}
 	}
 	return m, nil
+}
+
+// repair sets what the options say of repair.
+func (o *poolOptions) repair(m *wire.SetPool) error {
+	if o.after < 0 || o.after > 0 && o.after < time.Second {
+		return usagef("--repair-after %v: want at least 1s", o.after)
+	}
+	m.RepairAfter = uint64(o.after.Milliseconds())
+	switch o.limit {
+	case "":
+		return nil
+	case "default":
+		m.RepairBytes = wire.RepairDefault
+		return nil
+	}
+	n, err := config.ParseSize(o.limit)
+	if err != nil || n == 0 {
+		return usagef("--repair-bandwidth %q: want bytes a second, as 50MiB, or default; to stop repair use `ashlar repair pause`", o.limit)
+	}
+	m.RepairBytes = n
+	return nil
 }
 
 func newPoolCreateCmd(g *global) *cobra.Command {
@@ -178,7 +208,7 @@ background; "ashlar status --wait" waits for it.
 
 ` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable),
 		Example: `  ashlar pool set default --replicas 3
-  ashlar pool set fast --labels ssd,new`,
+  ashlar pool set default --repair-bandwidth 50MiB --repair-after 30m`,
 		Args: args(1, 1),
 		RunE: func(c *cobra.Command, a []string) error {
 			m, err := o.message(a[0])
@@ -186,8 +216,8 @@ background; "ashlar status --wait" waits for it.
 				return err
 			}
 			m.Update, m.Relabel = true, c.Flags().Changed("labels")
-			if m.Replicas == 0 && m.WriteMin == 0 && m.Domain == 0 && !m.Relabel {
-				return usagef("nothing to set; give --replicas, --write-min, --domain or --labels")
+			if m.Replicas == 0 && m.WriteMin == 0 && m.Domain == 0 && m.RepairBytes == 0 && m.RepairAfter == 0 && !m.Relabel {
+				return usagef("nothing to set; give --replicas, --write-min, --domain, --labels, --repair-bandwidth or --repair-after")
 			}
 			return sendPool(c.Context(), g, m, "changed")
 		},

@@ -76,7 +76,7 @@ flags override it. A wrong or unknown setting is refused by line.
 
   [pool]                            of a new cluster
   replicas      = 2
-  replace_after = "10m"             absence after which copies are made elsewhere
+  repair_after = "10m"             absence after which copies are made elsewhere
 
 ` + exits(exitOK, exitFailed, exitUsage),
 		Example: `  ashlar serve --config /etc/ashlar/ashlar.toml
@@ -237,7 +237,7 @@ func (n *node) startMaster(ctx context.Context) (err error) {
 		Name: c.Name, Addr: c.Advertise, Cluster: c.Cluster, Secret: c.Secret,
 		Dir: filepath.Join(c.Data, "master"), FS: vfs.OS, Server: n.server, RPC: n.client, Clock: clock.Real, Logger: n.log,
 		Lease: c.Timing.Lease, Dead: c.Timing.Dead, Renew: c.Timing.Renew,
-		Replicas: c.Pool.Replicas, ReplaceAfter: c.Pool.ReplaceAfter, NoWitness: c.Timing.NoWitness,
+		Replicas: c.Pool.Replicas, RepairAfter: c.Pool.RepairAfter, NoWitness: c.Timing.NoWitness,
 		ConsensusTick: c.Timing.Election / electionTicks, ElectionTicks: electionTicks,
 		Fatal: func(err error) {
 			n.log.Error("the metadata disk failed: this process ends, others go on; mend the disk, or empty "+

@@ -139,6 +139,11 @@ func printStatus(g *global, st *wire.Status, groups bool) {
 	}
 	g.sayf("\nPools")
 	printPools(g, st.Pools)
+	for _, p := range st.Pools {
+		if p.Repair.Groups > 0 || p.Repair.Paused {
+			g.sayf("repair in %s: %s", p.Name, repairLine(p.Repair))
+		}
+	}
 	g.sayf("\nVolumes")
 	printVolumes(g, st.Volumes)
 	g.sayf("\nCapacity: %s free of %s on disks, copies counted; %d client sessions; %d deleted files to clean up",

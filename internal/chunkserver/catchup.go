@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/chunkstore"
-	"github.com/ashlarfs/ashlar/internal/clock"
 	"github.com/ashlarfs/ashlar/internal/replication"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
@@ -16,29 +14,8 @@ import (
 // listPage is how many chunk names go into one ChunkList.
 const listPage = 4096
 
-// budget spreads bytes over time.
-type budget struct {
-	clk  clock.Clock
-	rate uint64 // bytes a second
-
-	mu   sync.Mutex
-	next clock.Time // when what was taken so far is paid for
-}
-
-func newBudget(clk clock.Clock, rate uint64) *budget { return &budget{clk: clk, rate: rate} }
-
-// take returns how long to wait before sending n more bytes.
-func (b *budget) take(n int) time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.clk.Now()
-	if b.next.Before(now) {
-		b.next = now
-	}
-	wait := b.next.Sub(now)
-	b.next = b.next.Add(time.Duration(uint64(n) * uint64(time.Second) / b.rate))
-	return wait
-}
+// copyUnit is how much is copied at a time: writes to it wait meanwhile.
+const copyUnit = 256 << 10
 
 // catchups runs the catch-ups of a life: a few at a time, groups with the
 // fewest copies first.
@@ -60,6 +37,7 @@ type catchup struct {
 	attach  uint64 // the attachment it belongs to
 	pass    uint64 // of the attempt
 	copies  int
+	pool    uint32
 	ctx     context.Context
 }
 
@@ -68,13 +46,20 @@ func newCatchups(l *life) *catchups { return &catchups{l: l, wake: make(chan str
 // add puts a catch-up in line.
 func (q *catchups) add(t *seat, a *replication.Action) {
 	t.mu.Lock()
-	copies := t.sm.Config().Count(ashlar.InSync)
+	copies, pool := t.sm.Config().Count(ashlar.InSync), t.sm.Config().Pool
 	t.mu.Unlock()
-	c := &catchup{t: t, member: a.Disk, epoch: a.Epoch, barrier: a.Committed, attach: a.Num, copies: copies, ctx: t.job(a.Disk, a.Epoch)}
+	c := &catchup{t: t, member: a.Disk, epoch: a.Epoch, barrier: a.Committed, attach: a.Num, copies: copies, pool: pool, ctx: t.job(a.Disk, a.Epoch)}
+	k := seatKey{c.member, t.group}
+	q.l.estimates.waits(k, 0)
 	q.mu.Lock()
 	q.waiting = append(q.waiting, c)
 	q.mu.Unlock()
 	q.kick()
+	q.l.spawn(func() { // only people wait for it
+		if n, err := t.d.bytes(t.group, 0, nil); err == nil {
+			q.l.estimates.holds(k, n)
+		}
+	})
 }
 
 func (q *catchups) kick() {
@@ -130,15 +115,8 @@ func (q *catchups) pick() *catchup {
 func (c *catchup) run() {
 	l := c.t.l
 	k := seatKey{c.member, c.t.group}
-	defer func() {
-		l.progressMu.Lock()
-		delete(l.progress, k)
-		l.progressMu.Unlock()
-	}()
+	defer l.estimates.over(k)
 	for pause := retryMin; c.ctx.Err() == nil; pause = min(2*pause, retryMax) {
-		l.progressMu.Lock()
-		l.progress[k] = &wire.SyncProgress{Group: c.t.group, Disk: c.member}
-		l.progressMu.Unlock()
 		err := c.all()
 		if err == nil {
 			err = c.reportSynced()
@@ -234,6 +212,11 @@ func (c *catchup) chunks(rep *wire.CatchupReply) error {
 		k := wire.ChunkKey{Layer: f.Layer, Index: f.Chunk}
 		ranges[k] = append(ranges[k], chunkstore.Region{Off: f.Off, Len: f.Len})
 	}
+	need, err := c.t.d.bytes(c.t.group, rep.Since, func(k wire.ChunkKey) bool { return whole[k] || cut[k.Layer] })
+	if err != nil {
+		return err
+	}
+	c.t.l.estimates.measured(seatKey{c.member, c.t.group}, need)
 	from := wire.ChunkKey{}
 	for more := true; more; {
 		var keys []wire.ChunkKey
@@ -300,8 +283,11 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing boo
 		return err
 	}
 	for _, r := range merge(regions, extra) {
-		for off := r.Off; off < r.Off+r.Len; off += ashlar.IOMax {
-			n := min(r.Off+r.Len-off, ashlar.IOMax)
+		for off := r.Off; off < r.Off+r.Len; off += copyUnit {
+			n := min(r.Off+r.Len-off, copyUnit)
+			if err := c.t.l.s.spend(c.ctx, c.pool, int(n)); err != nil {
+				return err
+			}
 			if err := c.copyRange(k, off, n); err != nil {
 				return err
 			}
@@ -375,17 +361,10 @@ func (c *catchup) copyRange(k chunkstore.Key, off, n uint32) error {
 		return nil
 	}
 	m.Disk, m.Pass = c.member, c.pass
-	if wait := t.l.s.budget.take(len(m.Data)); wait > 0 {
-		t.l.s.sleep(c.ctx, wait)
-	}
 	if err := c.call(m, nil); err != nil {
 		return err
 	}
 	t.l.s.synced.Add(uint64(len(m.Data)))
-	t.l.progressMu.Lock()
-	if p := t.l.progress[seatKey{c.member, t.group}]; p != nil {
-		p.Bytes += uint64(len(m.Data))
-	}
-	t.l.progressMu.Unlock()
+	t.l.estimates.copied(seatKey{c.member, t.group}, uint64(len(m.Data)))
 	return nil
 }

@@ -44,7 +44,7 @@ type fakeLeader struct {
 	failures []wire.ReportDisk
 	synced   map[string]uint64
 
-	writeMins []wire.WriteMin
+	rules []wire.PoolRule
 }
 
 type fakeNode struct {
@@ -93,7 +93,7 @@ func (f *fakeLeader) fill(g *ashlar.Group) ashlar.Group {
 }
 
 func (f *fakeLeader) watch(n *fakeNode) wire.WatchReply {
-	w := wire.WatchReply{Revision: f.rev, Fences: append([]wire.Fence(nil), f.fences...), WriteMins: f.writeMins}
+	w := wire.WatchReply{Revision: f.rev, Fences: append([]wire.Fence(nil), f.fences...), Rules: f.rules}
 	for id := ashlar.PGID(1); id < 100; id++ {
 		g := f.groups[id]
 		if g == nil {

@@ -48,10 +48,9 @@ type life struct {
 	// fences are the sessions that are lost; read by gates under a seat's mutex.
 	fences atomic.Pointer[map[ashlar.SessionID]bool]
 
-	writeMins atomic.Pointer[map[uint32]int] // copies of a write, of pools that ask for more than one
+	rules atomic.Pointer[map[uint32]wire.PoolRule] // of the pools that have any
 
-	progressMu sync.Mutex
-	progress   map[seatKey]*wire.SyncProgress // by member, of groups led here
+	estimates estimates // of catch-ups of groups led here
 }
 
 // errLost ends a life.
@@ -68,10 +67,9 @@ func (s *Server) register() (*life, error) {
 		s: s, inc: ashlar.Incarnation(binary.LittleEndian.Uint64(b[:]) | 1), lease: lease{clk: s.clk},
 		disks: map[ashlar.DiskID]*disk{}, seats: map[seatKey]*seat{}, byGroup: map[ashlar.PGID][]*seat{},
 		news: make(chan struct{}), deleting: map[seatKey]bool{},
-		progress: map[seatKey]*wire.SyncProgress{},
 	}
 	l.fences.Store(&map[ashlar.SessionID]bool{})
-	l.writeMins.Store(&map[uint32]int{})
+	l.rules.Store(&map[uint32]wire.PoolRule{})
 	req := &wire.Register{
 		Name: s.cfg.Name, UUID: s.id.uuid, Addr: s.cfg.Addr, Rack: s.cfg.Rack, Incarnation: l.inc, Process: s.cfg.Process,
 		Disks: s.diskInfos(),
@@ -204,7 +202,7 @@ func (l *life) renew() bool {
 	var rep wire.ServerRenewReply
 	sent := l.s.clk.Now()
 	req := &wire.ServerRenew{
-		Session: l.session, Incarnation: l.inc, Disks: l.s.diskInfos(), Progress: l.progressList(), Synced: l.s.synced.Load(),
+		Session: l.session, Incarnation: l.inc, Disks: l.s.diskInfos(), Progress: l.estimates.list(), Synced: l.s.synced.Load(),
 	}
 	if err := l.s.cfg.Leader.Call(ctx, req, &rep); err != nil {
 		if l.lost(err) {
@@ -255,11 +253,12 @@ func (l *life) learn(w *wire.WatchReply, sent clock.Time) {
 		grown = grown || !l.fenced(f.Session)
 	}
 	l.fences.Store(&fences)
-	mins := make(map[uint32]int, len(w.WriteMins))
-	for _, m := range w.WriteMins {
-		mins[m.Pool] = int(m.Copies)
+	rules := make(map[uint32]wire.PoolRule, len(w.Rules))
+	for _, r := range w.Rules {
+		rules[r.Pool] = r
 	}
-	l.writeMins.Store(&mins)
+	l.rules.Store(&rules)
+	l.s.budget.set(rules)
 
 	listed := map[seatKey]bool{}
 	for i := range w.Groups {
@@ -426,14 +425,4 @@ func (l *life) commitLoop() {
 			t.commitIdle()
 		}
 	}
-}
-
-func (l *life) progressList() []wire.SyncProgress {
-	l.progressMu.Lock()
-	defer l.progressMu.Unlock()
-	out := make([]wire.SyncProgress, 0, len(l.progress))
-	for _, p := range l.progress {
-		out = append(out, *p)
-	}
-	return out
 }

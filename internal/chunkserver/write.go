@@ -131,13 +131,13 @@ func (t *seat) answerable() error {
 // enough refuses to acknowledge writes while fewer members are in-sync than
 // the pool's write-min asks for; the client tries again.
 func (t *seat) enough() error {
-	mins := *t.l.writeMins.Load()
-	if len(mins) == 0 {
+	rules := *t.l.rules.Load()
+	if len(rules) == 0 {
 		return nil
 	}
 	t.mu.Lock()
 	cfg := t.sm.Config()
-	have, want := cfg.Count(ashlar.InSync), mins[cfg.Pool]
+	have, want := cfg.Count(ashlar.InSync), int(rules[cfg.Pool].Copies)
 	t.mu.Unlock()
 	if have < want {
 		return ashlar.E("write", ashlar.NotReady, fmt.Sprintf("pg %d", t.group),

@@ -11,7 +11,7 @@ import (
 func TestNothingIsAcknowledgedOnFewerCopiesThanWriteMin(t *testing.T) {
 	c := newTestbed(t, 2)
 	c.leader.mu.Lock()
-	c.leader.writeMins = []wire.WriteMin{{Pool: 0, Copies: 2}}
+	c.leader.rules = []wire.PoolRule{{Pool: 0, Copies: 2}}
 	c.leader.mu.Unlock()
 	c.makeGroup(1, 0, 1)
 	c.mustWrite(1, 5, 0, 0, pattern(8192, 1))

@@ -58,7 +58,7 @@ func TestAGoodFileFillsInDefaultsAndResolvesPaths(t *testing.T) {
 		Masters: []Master{{"n1", "127.0.0.1:9501"}, {"n2", "127.0.0.1:9502"}},
 		Disks:   []Disk{{Path: d + "/d1", Labels: []string{"ssd"}, Reserve: 64 << 20}},
 		Timing:  defaultTiming,
-		Pool:    Pool{Replicas: 2, ReplaceAfter: 10 * time.Minute},
+		Pool:    Pool{Replicas: 2, RepairAfter: 10 * time.Minute},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
@@ -157,7 +157,7 @@ func TestWhatIsWrittenReadsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Rack, c.Timing.Dead, c.Pool.ReplaceAfter = "r", 5*time.Second, time.Minute
+	c.Rack, c.Timing.Dead, c.Pool.RepairAfter = "r", 5*time.Second, time.Minute
 	write(t, file, string(ServeText(c, "secret")), 0o644)
 	got, err := LoadServe(file)
 	if err != nil {

@@ -15,14 +15,14 @@ import (
 
 // Defaults of a node.
 const (
-	DefaultPort         = 9500
-	DefaultServeFile    = "/etc/ashlar/ashlar.toml"
-	DefaultReplicas     = 2
-	DefaultLease        = 3 * time.Second
-	DefaultRenew        = 500 * time.Millisecond
-	DefaultDead         = 3500 * time.Millisecond
-	DefaultElection     = 800 * time.Millisecond
-	DefaultReplaceAfter = 10 * time.Minute
+	DefaultPort        = 9500
+	DefaultServeFile   = "/etc/ashlar/ashlar.toml"
+	DefaultReplicas    = 2
+	DefaultLease       = 3 * time.Second
+	DefaultRenew       = 500 * time.Millisecond
+	DefaultDead        = 3500 * time.Millisecond
+	DefaultElection    = 800 * time.Millisecond
+	DefaultRepairAfter = 10 * time.Minute
 )
 
 // MastersMax is the most masters a configuration may name.
@@ -78,8 +78,8 @@ type Timing struct {
 
 // Pool is the policy of the pool that a new cluster starts with.
 type Pool struct {
-	Replicas     int
-	ReplaceAfter time.Duration // absence after which a disk's copies are made elsewhere
+	Replicas    int
+	RepairAfter time.Duration // absence after which a disk's copies are made elsewhere
 }
 
 // serveFile is Serve as it stands in a file. Pointers tell what was not said.
@@ -107,8 +107,8 @@ type serveFile struct {
 		Witness  any    `toml:"witness"` // a bool
 	} `toml:"timing"`
 	Pool struct {
-		Replicas     *int   `toml:"replicas"`
-		ReplaceAfter string `toml:"replace_after"`
+		Replicas    *int   `toml:"replicas"`
+		RepairAfter string `toml:"repair_after"`
 	} `toml:"pool"`
 }
 
@@ -490,5 +490,5 @@ func (f *serveFile) pool(c *Serve, src *source, a *all) {
 			a.addf(src.at("pool.replicas"), "pool.replicas", fmt.Sprintf("want 1 to %d", ashlar.ReplicasMax), "%d", *r)
 		}
 	}
-	duration("pool.replace_after", f.Pool.ReplaceAfter, &c.Pool.ReplaceAfter, DefaultReplaceAfter, time.Second, 30*24*time.Hour, src, a)
+	duration("pool.repair_after", f.Pool.RepairAfter, &c.Pool.RepairAfter, DefaultRepairAfter, time.Second, 30*24*time.Hour, src, a)
 }

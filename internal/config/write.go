@@ -60,8 +60,8 @@ func ServeText(s *Serve, secretFile string) []byte {
 	line("")
 	line("[pool] # of a new cluster; later: `ashlar pool set`")
 	line("replicas = %d", s.Pool.Replicas)
-	if s.Pool.ReplaceAfter > 0 && s.Pool.ReplaceAfter != DefaultReplaceAfter {
-		line("replace_after = %q", s.Pool.ReplaceAfter)
+	if s.Pool.RepairAfter > 0 && s.Pool.RepairAfter != DefaultRepairAfter {
+		line("repair_after = %q", s.Pool.RepairAfter)
 	}
 	return []byte(b.String())
 }

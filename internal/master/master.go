@@ -83,8 +83,8 @@ type Config struct {
 	Dead  time.Duration // when a silent session is lost; 0 means DeadDefault
 	Renew time.Duration // how often sessions renew; 0 means RenewDefault
 
-	Replicas     int           // of the default pool of a new cluster; 0 means ReplicasDefault
-	ReplaceAfter time.Duration // 0 means placement.ReplaceAfterDefault
+	Replicas    int           // of the default pool of a new cluster; 0 means ReplicasDefault
+	RepairAfter time.Duration // 0 means placement.RepairAfterDefault
 	// Retries of background work; 0 means RenewDefault.
 	Tick time.Duration
 	// Consensus timing; 0 means its defaults.

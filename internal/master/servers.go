@@ -23,7 +23,8 @@ type server struct {
 	disks       map[wire.UUID]wire.DiskInfo
 	progress    map[seat]wire.SyncProgress
 	synced      uint64
-	losing      bool // its lease is over, or about to be declared so
+	speed       speed // of synced
+	losing      bool  // its lease is over, or about to be declared so
 	// conn is what its last renewal came on, nil before the first under this
 	// leader. It tells people, never the lease, that the process may be gone.
 	conn *rpc.ServerConn
@@ -219,6 +220,7 @@ func (l *lead) renewServer(q *wire.ServerRenew, conn *rpc.ServerConn) (failed []
 	old := s.disks
 	s.report(q.Disks, q.Progress)
 	s.synced, s.renewed, s.conn = q.Synced, l.m.clk.Now(), conn
+	s.speed.at(s.renewed, q.Synced)
 	for id, d := range s.disks {
 		if d.Error != "" && old[id].Error == "" {
 			failed = append(failed, d)
@@ -313,7 +315,7 @@ func (l *lead) watchReply(node ashlar.NodeID) (*wire.WatchReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wire.WatchReply{Revision: rev, Groups: v.OnNode(node), Fences: fences, WriteMins: v.WriteMins()}, nil
+	return &wire.WatchReply{Revision: rev, Groups: v.OnNode(node), Fences: fences, Rules: v.Rules()}, nil
 }
 
 func (l *lead) fenced(ctx context.Context, r *rpc.Request) (wire.Message, error) {
@@ -420,20 +422,23 @@ func (l *lead) loseServers() {
 func (l *lead) facts() *placement.Facts {
 	v, err := l.current()
 	if err != nil {
-		return &placement.Facts{Now: l.opTime(), ReplaceAfter: l.m.cfg.ReplaceAfter}
+		return &placement.Facts{Now: l.opTime(), RepairAfter: l.m.cfg.RepairAfter}
 	}
 	usage := map[ashlar.DiskID]placement.Usage{}
+	damaged := map[ashlar.DiskID]uint64{}
 	l.sessMu.Lock()
 	for id, d := range v.Disks {
 		if s := l.servers[d.Node]; s != nil {
 			if in, ok := s.disks[d.UUID]; ok {
 				usage[id] = placement.Usage{Total: in.Total, Free: in.Free}
+				damaged[id] = in.Damaged
 			}
 		}
 	}
 	l.sessMu.Unlock()
 	return &placement.Facts{
-		Now: l.opTime(), ReplaceAfter: l.m.cfg.ReplaceAfter,
-		Usage: func(id ashlar.DiskID) (placement.Usage, bool) { u, ok := usage[id]; return u, ok },
+		Now: l.opTime(), RepairAfter: l.m.cfg.RepairAfter,
+		Usage:   func(id ashlar.DiskID) (placement.Usage, bool) { u, ok := usage[id]; return u, ok },
+		Damaged: func(id ashlar.DiskID) uint64 { return damaged[id] },
 	}
 }

@@ -166,7 +166,7 @@ func TestAPoolBelowItsWriteMinSaysThatItTakesNoWrites(t *testing.T) {
 	eventually(t, "all is redundant", func() bool { s := c.status(); return s.Redundant && len(s.Groups) == 16 })
 	c.do(c.dial("admin"), &wire.SetPool{Name: "default", Update: true, WriteMin: 2}, nil)
 	eventually(t, "the chunkservers know", func() (ok bool) {
-		s1.snapshot(func() { ok = len(s1.watched.WriteMins) == 1 && s1.watched.WriteMins[0].Copies == 2 })
+		s1.snapshot(func() { ok = len(s1.watched.Rules) == 1 && s1.watched.Rules[0].Copies == 2 })
 		return ok
 	})
 	if s := c.status(); s.Health != healthy {

@@ -42,6 +42,7 @@ type report struct {
 	heard    map[ashlar.NodeID]bool
 	disks    map[wire.UUID]wire.DiskInfo
 	progress map[seat]wire.SyncProgress
+	speed    float64 // of all repair, bytes a second
 }
 
 func (l *lead) getStatus(ctx context.Context) (wire.Message, error) {
@@ -75,6 +76,7 @@ func (l *lead) status(ctx context.Context) (*wire.Status, error) {
 	r.nodes()
 	r.diskList()
 	r.pools()
+	r.repair()
 	r.groups()
 	if err := r.volumes(); err != nil {
 		return nil, err
@@ -96,6 +98,7 @@ func (r *report) gather() {
 		r.silent[id] = now.Sub(s.renewed)
 		r.heard[id] = s.heard()
 		r.s.Synced += s.synced
+		r.speed += s.speed.perSec
 		for u, d := range s.disks {
 			r.disks[u] = d
 		}
@@ -170,9 +173,12 @@ func (r *report) ago(t int64) string {
 
 // replaced tells when the seats of a disk that went away are given to others.
 func (r *report) replaced(away int64) string {
-	after := r.l.m.cfg.ReplaceAfter
-	if after == 0 {
-		after = placement.ReplaceAfterDefault
+	f := placement.Facts{RepairAfter: r.l.m.cfg.RepairAfter}
+	after := f.RepairTime(nil)
+	for i, p := range r.v.Pools {
+		if t := f.RepairTime(p); i == 0 || t < after {
+			after = t
+		}
 	}
 	if left := after - time.Duration(r.now-away); left > 0 {
 		return fmt.Sprintf("its data is copied elsewhere in %s", left.Round(time.Second))
@@ -214,6 +220,9 @@ func (r *report) diskList() {
 				fmt.Sprintf("replace it, then: ashlar disk remove %d", id))
 		case st.State == healthy && in.Total > 0 && in.Free == 0:
 			r.risk(degraded, fmt.Sprintf("disk %d (%s on %s) is full", id, d.Path, st.Node), "delete files or add a disk")
+		case st.State == "draining" && d.Why != "":
+			r.risk(warning, fmt.Sprintf("disk %d (%s on %s) is being emptied: %s", id, d.Path, st.Node, d.Why),
+				fmt.Sprintf("replace it when it is empty; if it is good: ashlar disk undrain %d", id))
 		case st.State == "drained":
 			r.risk(warning, fmt.Sprintf("disk %d (%s on %s) is empty", id, d.Path, st.Node), fmt.Sprintf("ashlar disk remove %d", id))
 		}
@@ -238,8 +247,11 @@ func (r *report) pools() {
 		}
 		r.s.Pools = append(r.s.Pools, wire.PoolStatus{
 			ID: p.ID, Name: p.Name, Replicas: int(p.Replicas), WriteMin: int(p.WriteMin),
-			Domain: p.Domain.String(), Labels: p.Labels, Groups: n,
+			Domain: p.Domain.String(), Labels: p.Labels, Groups: n, Repair: r.rules(p),
 		})
+		if p.Paused {
+			r.risk(warning, fmt.Sprintf("repair of pool %s is paused: lost copies are not made anew", p.Name), "ashlar repair resume "+p.Name)
+		}
 	}
 }
 
@@ -293,8 +305,11 @@ func (r *report) nextFor(state string, t *tally) string {
 	switch {
 	case state == unavailable:
 		return "start the nodes that hold them; they are listed below"
+	case t.left > 0 && r.speed > 0:
+		return fmt.Sprintf("being repaired: about %d MiB to copy, done in about %s", t.left>>20,
+			time.Duration(float64(t.left)/r.speed*float64(time.Second)).Round(time.Second))
 	case t.left > 0:
-		return fmt.Sprintf("being repaired: %d MiB to copy", t.left>>20)
+		return fmt.Sprintf("being repaired: about %d MiB to copy", t.left>>20)
 	case !t.lack:
 		return "being repaired"
 	}

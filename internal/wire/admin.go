@@ -153,6 +153,20 @@ type PoolStatus struct {
 	Domain   string   `json:"domain"`
 	Labels   []string `json:"labels,omitempty"`
 	Groups   int      `json:"groups"`
+	Repair   Repair   `json:"repair"`
+}
+
+// Repair is what is being copied in a pool: lost copies made anew, members
+// that return, data that moves.
+type Repair struct {
+	Groups int     `json:"groups"` // with a member that is being brought up to date
+	Done   uint64  `json:"bytes_done"`
+	Left   uint64  `json:"bytes_left"`       // an estimate
+	Rate   uint64  `json:"bytes_per_second"` // of late
+	Time   float64 `json:"seconds_left"`     // an estimate; 0 if there is nothing to copy, or none yet
+	Paused bool    `json:"paused,omitempty"`
+	Limit  uint64  `json:"limit_bytes_per_second"` // of each chunkserver
+	After  float64 `json:"repair_after_seconds"`
 }
 
 // GroupStatus is one placement group.
@@ -206,7 +220,16 @@ type SetPool struct {
 	Domain   ashlar.Domain // 0 leaves it
 	Labels   []string      // every one must be on a disk for it to be used
 	Relabel  bool          // Labels replaces those of an existing pool
+	// RepairBytes is how many bytes a second each chunkserver may send for
+	// repair and movement; 0 leaves it, RepairDefault sets the default.
+	RepairBytes uint64
+	Pause       bool   // stop repair and movement
+	Resume      bool   // let them go on
+	RepairAfter uint64 // milliseconds a disk may be away before it is replaced; 0 leaves it
 }
+
+// RepairDefault, as SetPool.RepairBytes, sets the default.
+const RepairDefault = ^uint64(0)
 
 // Kind implements Message.
 func (*SetPool) Kind() Kind { return kindSetPool }
@@ -220,6 +243,10 @@ func (m *SetPool) Fields(c *Codec) {
 	U8(c, &m.Domain)
 	List(c, &m.Labels, LabelsMax, func(c *Codec, s *string) { Text(c, s, labelTextMax) })
 	Bool(c, &m.Relabel)
+	U64(c, &m.RepairBytes)
+	Bool(c, &m.Pause)
+	Bool(c, &m.Resume)
+	U64(c, &m.RepairAfter)
 }
 
 // DeletePool removes a pool that no volume uses. Answer: Empty.

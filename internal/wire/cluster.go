@@ -235,15 +235,19 @@ type WatchReply struct {
 	Revision uint64
 	Groups   []ashlar.Group
 	Fences   []Fence
-	// WriteMins names the pools that ask for more than one copy of a write.
-	WriteMins []WriteMin
+	// Rules names the pools whose rules are not the defaults.
+	Rules []PoolRule
 }
 
-// WriteMin is how many in-sync members a group of a pool must have for its
-// primary to acknowledge a write or a sync.
-type WriteMin struct {
-	Pool   uint32
-	Copies uint8
+// PoolRule is what a chunkserver has to know of a pool. Copies is how many
+// in-sync members a group must have for its primary to acknowledge a write or
+// a sync. RepairBytes is how many bytes a second each chunkserver may send to
+// bring members up to date, 0 for the default; nothing is sent while Paused.
+type PoolRule struct {
+	Pool        uint32
+	Copies      uint8
+	RepairBytes uint64
+	Paused      bool
 }
 
 // Kind implements Message.
@@ -254,9 +258,11 @@ func (m *WatchReply) Fields(c *Codec) {
 	U64(c, &m.Revision)
 	List(c, &m.Groups, nodeGroups, CodeGroup)
 	List(c, &m.Fences, FencesMax, fence)
-	List(c, &m.WriteMins, PoolsMax, func(c *Codec, w *WriteMin) {
-		U32(c, &w.Pool)
-		U8(c, &w.Copies)
+	List(c, &m.Rules, PoolsMax, func(c *Codec, r *PoolRule) {
+		U32(c, &r.Pool)
+		U8(c, &r.Copies)
+		U64(c, &r.RepairBytes)
+		Bool(c, &r.Paused)
 	})
 }
 

@@ -86,7 +86,7 @@ func (p *process) start() error {
 			Name: m.name, Addr: m.addr, Cluster: c.id, Secret: c.secret, Dir: m.disks[0].path + "/master", FS: fsys,
 			Masters: c.masterPeers(), Server: p.server, RPC: p.client, Clock: m.clock, Logger: log,
 			Fatal:    func(error) { m.crash() },
-			Replicas: c.conf.Replicas, SnapshotThresholdBytes: c.conf.LogBytes, NoWitness: c.conf.NoWitness, ReplaceAfter: c.conf.RepairAfter,
+			Replicas: c.conf.Replicas, SnapshotThresholdBytes: c.conf.LogBytes, NoWitness: c.conf.NoWitness, RepairAfter: c.conf.RepairAfter,
 		})
 		if err != nil {
 			return errors.Join(fmt.Errorf("master: %w", err), ln.Close())

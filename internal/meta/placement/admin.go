@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/meta/key"
@@ -40,7 +41,14 @@ func SetPool(tx Tx, m *wire.SetPool) error {
 	if m.Relabel {
 		p.Labels = m.Labels
 	}
+	p.setRepair(m)
 	switch {
+	case m.RepairBytes > 0 && m.RepairBytes < RepairBytesMin:
+		return fail("set pool", ashlar.Invalid, m.Name, fmt.Sprintf("repair bandwidth of %d bytes a second: want at least %d; to stop repair, pause it", m.RepairBytes, RepairBytesMin))
+	case time.Duration(m.RepairAfter) > RepairAfterMax/time.Millisecond || m.RepairAfter > 0 && m.RepairAfter < 1000:
+		return fail("set pool", ashlar.Invalid, m.Name, fmt.Sprintf("repair-after of %d ms: want 1s to %v", m.RepairAfter, RepairAfterMax))
+	case m.Pause && m.Resume:
+		return fail("set pool", ashlar.Invalid, m.Name, "both pause and resume")
 	case p.Replicas > ashlar.ReplicasMax:
 		return fail("set pool", ashlar.Invalid, m.Name, fmt.Sprintf("%d replicas: want 1 to %d", p.Replicas, ashlar.ReplicasMax))
 	case p.WriteMin > p.Replicas:
@@ -63,6 +71,20 @@ func SetPool(tx Tx, m *wire.SetPool) error {
 	putPool(tx, p)
 	key.StoreNumber(tx, key.PoolName(p.Name), uint64(p.ID))
 	return nil
+}
+
+func (p *Pool) setRepair(m *wire.SetPool) {
+	switch m.RepairBytes {
+	case 0:
+	case wire.RepairDefault:
+		p.RepairBytes = 0
+	default:
+		p.RepairBytes = m.RepairBytes
+	}
+	if m.RepairAfter > 0 {
+		p.RepairAfter = int64(time.Duration(m.RepairAfter) * time.Millisecond)
+	}
+	p.Paused = (p.Paused || m.Pause) && !m.Resume
 }
 
 // FindPool returns a pool by name.
@@ -120,7 +142,7 @@ func SetDisk(tx Tx, now int64, m *wire.SetDisk) error {
 		return fail("set disk", ashlar.Invalid, subject, "")
 	}
 	if m.Drain || m.Undrain {
-		d.Drain = m.Drain
+		d.Drain, d.Why = m.Drain, ""
 	}
 	if m.Relabel {
 		d.Labels, d.Relabeled = slices.Clone(m.Labels), true

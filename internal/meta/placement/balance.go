@@ -5,7 +5,8 @@ import (
 )
 
 // balance starts one move in a pool whose groups are all settled: of a seat
-// from the fullest disk to the emptiest, or else of a primary's role.
+// from the disk that is fullest by use to one that is emptier, or from the one
+// with the most seats for its size; or else of a primary's role.
 func (t *ticker) balance(p *Pool, groups []*Group) {
 	var disks []ashlar.DiskID
 	seats, weight := 0, 0.0
@@ -17,6 +18,9 @@ func (t *ticker) balance(p *Pool, groups []*Group) {
 		}
 	}
 	if len(disks) < 2 || len(groups) == 0 {
+		return
+	}
+	if t.levelUse(p, groups, disks) {
 		return
 	}
 	mean := float64(seats) / weight
@@ -45,19 +49,102 @@ func (t *ticker) moveSeat(p *Pool, groups []*Group, from ashlar.DiskID) bool {
 				continue
 			}
 			to := t.candidate(p, g, i)
-			if to == nil || t.fill(to.ID, 1) > t.fill(from, -1) {
+			if to == nil || t.fill(to.ID, 1) > t.fill(from, -1) || t.unlevels(from, to.ID) {
 				continue
 			}
-			t.v.count(g, -1)
-			c := edit(g, t.f.Now)
-			c.g.Seats[i].Leave = true
-			c.add(to, ashlar.Syncing)
-			c.save(t.tx)
-			t.v.count(g, 1)
+			t.move(g, i, to)
 			return true
 		}
 	}
 	return false
+}
+
+// move begins to give a seat to another disk.
+func (t *ticker) move(g *Group, i int, to *Disk) {
+	t.v.count(g, -1)
+	c := edit(g, t.f.Now)
+	c.g.Seats[i].Leave = true
+	c.add(to, ashlar.Syncing)
+	c.save(t.tx)
+	t.v.count(g, 1)
+}
+
+// use is which part of a disk is in use, and which part of it one of its seats
+// takes on average; false if that is not known.
+func (t *ticker) use(id ashlar.DiskID) (use, seat float64, ok bool) {
+	u, ok := t.f.usage(id)
+	if !ok || u.Total == 0 || u.Free > u.Total {
+		return 0, 0, false
+	}
+	use = float64(u.Total-u.Free) / float64(u.Total)
+	return use, use / float64(max(1, t.v.seats[id])), true
+}
+
+// levelUse moves a seat from the fullest disk to a much emptier one. A move
+// has to bring the two closer, so that it is never made back.
+func (t *ticker) levelUse(p *Pool, groups []*Group, disks []ashlar.DiskID) bool {
+	from, most, least := disks[0], -1.0, 2.0
+	for _, id := range disks {
+		use, _, ok := t.use(id)
+		if !ok {
+			return false
+		}
+		if use > most {
+			from, most = id, use
+		}
+		least = min(least, use)
+	}
+	if most-least <= unevenUse {
+		return false
+	}
+	for _, primaries := range []bool{false, true} {
+		for _, g := range groups {
+			i := g.Index(from)
+			if i < 0 || (g.Group.Primary() == i) != primaries || len(g.Members) >= seatsMax {
+				continue
+			}
+			if to := t.emptiest(p, g, i); to != nil && t.levels(from, to.ID) {
+				t.move(g, i, to)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// emptiest is the candidate with the least use.
+func (t *ticker) emptiest(p *Pool, g *Group, except int) (best *Disk) {
+	least := 2.0
+	for _, d := range t.candidates(p, g, except) {
+		if use, _, _ := t.use(d.ID); use < least {
+			best, least = d, use
+		}
+	}
+	return best
+}
+
+// levels tells whether moving an average seat brings two disks closer.
+func (t *ticker) levels(from, to ashlar.DiskID) bool {
+	uf, seat, ok1 := t.use(from)
+	ut, _, ok2 := t.use(to)
+	if !ok1 || !ok2 {
+		return false
+	}
+	moved := seat * t.size(from) / t.size(to)
+	return uf-seat >= ut+moved-unevenUse/2
+}
+
+// unlevels tells whether moving an average seat, to even out their number,
+// would make two disks differ in use more than they may.
+func (t *ticker) unlevels(from, to ashlar.DiskID) bool {
+	uf, seat, ok1 := t.use(from)
+	ut, _, ok2 := t.use(to)
+	return ok1 && ok2 && ut+seat*t.size(from)/t.size(to)-(uf-seat) > unevenUse/2
+}
+
+func (t *ticker) size(id ashlar.DiskID) float64 {
+	u, _ := t.f.usage(id)
+	return float64(max(1, u.Total))
 }
 
 // movePrimary asks one primary to make room, if that evens out how many

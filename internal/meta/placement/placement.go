@@ -50,9 +50,22 @@ const (
 	RetryMax  = 30 * time.Second
 	// CalmTime without failure forgets a seat's earlier failures.
 	CalmTime = time.Minute
-	// ReplaceAfterDefault is how long a disk may be away before its seats are
+	// RepairAfterDefault is how long a disk may be away before its seats are
 	// given to others.
-	ReplaceAfterDefault = 10 * time.Minute
+	RepairAfterDefault = 10 * time.Minute
+	// RepairAfterMax bounds what a pool may be set to.
+	RepairAfterMax = 365 * 24 * time.Hour
+	// RepairBytesDefault is how many bytes a second a chunkserver sends to
+	// members that are brought up to date, and RepairBytesMin the least that
+	// may be set.
+	RepairBytesDefault = 200 << 20
+	RepairBytesMin     = 64 << 10
+	// DamagedMax is how many more damaged blocks than the last time make a disk
+	// be drained.
+	DamagedMax = 32
+	// unevenUse is by how much of their size the fullest and the emptiest disk
+	// may differ in use before data is moved.
+	unevenUse = 0.05
 	// unevenPercent is by how much the fullest disk's seats may exceed the
 	// mean before one is moved.
 	unevenPercent = 20
@@ -62,11 +75,14 @@ const (
 type Facts struct {
 	// Now is the operation time, nanoseconds since 1970.
 	Now int64
-	// ReplaceAfter is how long a disk may be away before it is replaced; 0
-	// means ReplaceAfterDefault.
-	ReplaceAfter time.Duration
+	// RepairAfter is how long a disk may be away before it is replaced; 0
+	// means RepairAfterDefault.
+	RepairAfter time.Duration
 	// Usage tells the space of a disk as of its last report.
 	Usage func(ashlar.DiskID) (Usage, bool)
+	// Damaged tells how many damaged blocks were found on a disk since it was
+	// opened; nil if nobody knows.
+	Damaged func(ashlar.DiskID) uint64
 }
 
 // Usage is the fill of a disk, in bytes; Free has the reserve taken off.
@@ -74,11 +90,15 @@ type Usage struct {
 	Total, Free uint64
 }
 
-func (f *Facts) replaceAfter() time.Duration {
-	if f.ReplaceAfter > 0 {
-		return f.ReplaceAfter
+// RepairTime is how long a disk of a pool may be away before it is replaced.
+func (f *Facts) RepairTime(p *Pool) time.Duration {
+	switch {
+	case p != nil && p.RepairAfter > 0:
+		return time.Duration(p.RepairAfter)
+	case f.RepairAfter > 0:
+		return f.RepairAfter
 	}
-	return ReplaceAfterDefault
+	return RepairAfterDefault
 }
 
 func (f *Facts) usage(d ashlar.DiskID) (Usage, bool) {

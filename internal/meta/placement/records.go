@@ -11,6 +11,8 @@ import (
 const (
 	recordV1 = 1
 	nodeV2   = 2 // with the process
+	poolV2   = 2 // with the rules of repair
+	diskV2   = 2 // with the reason of a drain
 )
 
 const (
@@ -26,17 +28,28 @@ type Pool struct {
 	WriteMin uint8
 	Domain   ashlar.Domain
 	Labels   []string // every one must be on a disk for it to be used
+	// RepairBytes bounds what each chunkserver sends for repair, bytes a
+	// second; 0 means RepairBytesDefault. RepairAfter is how long a disk may be
+	// away, nanoseconds; 0 means the masters' configuration.
+	RepairBytes uint64
+	RepairAfter int64
+	Paused      bool // nothing is repaired or moved
 }
 
 // Fields implements key.Record.
 func (p *Pool) Fields(c *wire.Codec) {
-	key.Version(c, recordV1)
+	v := key.VersionSince(c, recordV1, poolV2)
 	wire.U32(c, &p.ID)
 	wire.Text(c, &p.Name, ashlar.NameMax)
 	wire.U8(c, &p.Replicas)
 	wire.U8(c, &p.WriteMin)
 	wire.U8(c, &p.Domain)
 	codeLabels(c, &p.Labels)
+	if v >= poolV2 {
+		wire.U64(c, &p.RepairBytes)
+		wire.I64(c, &p.RepairAfter)
+		wire.Bool(c, &p.Paused)
+	}
 }
 
 func codeLabels(c *wire.Codec, l *[]string) {
@@ -94,11 +107,15 @@ type Disk struct {
 	Drain     bool
 	Added     int64 // when it was first seen
 	Away      int64 // since when it does not serve; 0 while it does
+	// Damaged is how many damaged blocks had been found when the disk was last
+	// drained for them; Why says why it is drained, "" if an operator asked.
+	Damaged uint64
+	Why     string
 }
 
 // Fields implements key.Record.
 func (d *Disk) Fields(c *wire.Codec) {
-	key.Version(c, recordV1)
+	v := key.VersionSince(c, recordV1, diskV2)
 	wire.U32(c, &d.ID)
 	wire.Fixed(c, d.UUID[:])
 	wire.U32(c, &d.Node)
@@ -111,6 +128,10 @@ func (d *Disk) Fields(c *wire.Codec) {
 	wire.Bool(c, &d.Drain)
 	wire.I64(c, &d.Added)
 	wire.I64(c, &d.Away)
+	if v >= diskV2 {
+		wire.U64(c, &d.Damaged)
+		wire.Text(c, &d.Why, textMax)
+	}
 }
 
 // Group is a placement group with what only the masters keep of it: Seats

@@ -172,6 +172,7 @@ func (v *View) registerDisks(tx Tx, now int64, m *wire.Register, n *Node) ([]ash
 			d.Labels = slices.Clone(in.Labels)
 		}
 		d.Failed, d.Attached, d.Away = in.Error, true, 0
+		d.Damaged = min(d.Damaged, in.Damaged) // it counts from its opening
 		if in.Error != "" {
 			d.Away = now
 		}

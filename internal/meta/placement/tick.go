@@ -2,6 +2,7 @@ package placement
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/ashlarfs/ashlar"
@@ -17,6 +18,7 @@ func Tick(tx Tx, f *Facts) ([]Yield, error) {
 		return nil, err
 	}
 	t := &ticker{tx: tx, f: f, v: v}
+	t.retire()
 	for _, p := range v.Pools {
 		if err := t.create(p); err != nil {
 			return nil, err
@@ -36,11 +38,28 @@ func Tick(tx Tx, f *Facts) ([]Yield, error) {
 			t.mend(p, g)
 			busy = busy || t.unsettled(g)
 		}
-		if !busy && len(t.yields) == 0 {
+		if !busy && len(t.yields) == 0 && !p.Paused {
 			t.balance(p, mine)
 		}
 	}
 	return t.yields, nil
+}
+
+// retire drains disks on which damage keeps being found.
+func (t *ticker) retire() {
+	if t.f.Damaged == nil {
+		return
+	}
+	for _, id := range t.v.DiskIDs() {
+		d := t.v.Disks[id]
+		n := t.f.Damaged(id)
+		if d.Drain || !t.v.Serves(id) || n < d.Damaged+DamagedMax {
+			continue
+		}
+		d.Drain, d.Damaged = true, n
+		d.Why = fmt.Sprintf("%d damaged blocks were found on it", n)
+		putDisk(t.tx, d)
+	}
 }
 
 type ticker struct {
@@ -113,23 +132,30 @@ func (t *ticker) createOne(p *Pool, seats int) error {
 // failure domain that no seat shares that stays (the one at except, which is
 // to be left, aside), with the fewest seats for its size.
 func (t *ticker) candidate(p *Pool, g *Group, except int) *Disk {
+	var best *Disk
+	var bestFill float64
+	for _, d := range t.candidates(p, g, except) {
+		if fill := t.fill(d.ID, 1); best == nil || fill < bestFill {
+			best, bestFill = d, fill
+		}
+	}
+	return best
+}
+
+// candidates returns the disks that a new seat of a group may be on.
+func (t *ticker) candidates(p *Pool, g *Group, except int) (out []*Disk) {
 	taken := map[domainKey]bool{}
 	for i := range g.Members {
 		if i != except && t.stays(p, g, i) {
 			taken[t.v.domain(p, g.Members[i].Disk)] = true
 		}
 	}
-	var best *Disk
-	var bestFill float64
 	for _, id := range t.v.DiskIDs() {
-		if !t.v.usable(p, id) || g.Index(id) >= 0 || taken[t.v.domain(p, id)] || t.full(id) {
-			continue
-		}
-		if fill := t.fill(id, 1); best == nil || fill < bestFill {
-			best, bestFill = t.v.Disks[id], fill
+		if t.v.usable(p, id) && g.Index(id) < 0 && !taken[t.v.domain(p, id)] && !t.full(id) {
+			out = append(out, t.v.Disks[id])
 		}
 	}
-	return best
+	return out
 }
 
 func (t *ticker) full(id ashlar.DiskID) bool {
@@ -162,7 +188,7 @@ func (t *ticker) weight(id ashlar.DiskID) float64 {
 func (t *ticker) stays(p *Pool, g *Group, i int) bool {
 	d := t.v.Disks[g.Members[i].Disk]
 	return d != nil && !g.Seats[i].Leave && d.Failed == "" && !t.v.Draining(d.ID) && t.v.fits(p, d) &&
-		(d.Away == 0 || !t.f.since(d.Away, t.f.replaceAfter()))
+		(d.Away == 0 || !t.f.since(d.Away, t.f.RepairTime(p)))
 }
 
 // unsettled tells whether a group is on its way to something.
@@ -184,6 +210,11 @@ func (t *ticker) mend(p *Pool, g *Group) {
 	t.v.count(g, -1)
 	c := edit(g, t.f.Now)
 	t.retry(p, c)
+	if p.Paused {
+		c.save(t.tx)
+		t.v.count(g, 1)
+		return
+	}
 	stay := 0
 	for i := range g.Members {
 		if t.stays(p, g, i) {

@@ -157,11 +157,11 @@ func (v *View) OnNode(id ashlar.NodeID) []ashlar.Group {
 	return out
 }
 
-// WriteMins returns the pools that ask for more than one copy of a write.
-func (v *View) WriteMins() (out []wire.WriteMin) {
+// Rules returns the rules of the pools that do not have the defaults.
+func (v *View) Rules() (out []wire.PoolRule) {
 	for _, p := range v.Pools {
-		if p.WriteMin > 1 {
-			out = append(out, wire.WriteMin{Pool: p.ID, Copies: p.WriteMin})
+		if p.WriteMin > 1 || p.RepairBytes > 0 || p.Paused {
+			out = append(out, wire.PoolRule{Pool: p.ID, Copies: p.WriteMin, RepairBytes: p.RepairBytes, Paused: p.Paused})
 		}
 	}
 	return out
