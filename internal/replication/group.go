@@ -309,7 +309,7 @@ func (g *Group) HandedOver(d ashlar.DiskID, e ashlar.Epoch, h *wire.Handover) {
 		return // what it noted itself it asks for in its catch-up
 	}
 	for _, z := range h.Horizons {
-		g.mem.answered(g.mem.of(z.Session), z.Seq+1)
+		g.mem.raise(z)
 	}
 	for i := range h.Inflight {
 		if f := &h.Inflight[i]; f.Done {

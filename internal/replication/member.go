@@ -120,15 +120,25 @@ func (g *Group) Quiet() bool { return g.applying == 0 }
 // Handover returns what this seat has noted, for the primary of the epoch it
 // has recorded.
 func (g *Group) Handover() *wire.Handover {
-	h := &wire.Handover{Horizons: g.mem.horizons()}
-	for _, r := range g.mem.all() {
-		if r.slot == NoSlot && r.fate == flying {
-			continue // never begun
-		}
-		if len(h.Inflight) < wire.InflightMax {
+	h := &wire.Handover{}
+	all := g.mem.all()
+	for _, r := range all {
+		if r.fate != done && (r.slot != NoSlot || r.fate != flying) { // begun
 			h.Inflight = append(h.Inflight, r.rec)
 		}
 	}
+	// What may not be on every member goes first: without it members would
+	// differ. Of results that find no room the session is told so.
+	for _, r := range all {
+		switch {
+		case r.fate != done:
+		case len(h.Inflight) < wire.InflightMax:
+			h.Inflight = append(h.Inflight, r.rec)
+		default:
+			r.session.horizon = max(r.session.horizon, r.rec.Seq)
+		}
+	}
+	h.Horizons = g.mem.horizons()
 	return h
 }
 
@@ -159,7 +169,7 @@ func (g *Group) Resolve(e ashlar.Epoch, results []wire.Inflight, horizons []wire
 		g.forgetOld()
 	}
 	for _, z := range horizons {
-		g.mem.answered(g.mem.of(z.Session), z.Seq+1)
+		g.mem.raise(z)
 	}
 	return nil
 }

@@ -12,8 +12,9 @@ import (
 const (
 	// KeptMax is the most results of finished writes kept for retries.
 	KeptMax = 4096
-	// sessionsMax is the most sessions whose horizon is known.
-	sessionsMax = wire.InflightMax
+	// sessionsMax is the most sessions whose horizon is known: with that of all
+	// others they fit one message.
+	sessionsMax = wire.InflightMax - 1
 )
 
 // fate is what is known of a write.
@@ -46,6 +47,8 @@ type session struct {
 	// fresh: a write above it was first sent after this seat began; 0: none
 	// was seen.
 	fresh uint64
+	// blank: what was known of it may have been dropped to make room.
+	blank bool
 	recs  map[uint64]*record
 
 	older, newer *session
@@ -56,8 +59,11 @@ type session struct {
 type memory struct {
 	slots    Slots
 	sessions map[ashlar.SessionID]*session
-	oldest   *session
-	newest   *session
+	// floor is the highest session that was dropped to make room, here or by
+	// somebody whose memory this was merged with.
+	floor  ashlar.SessionID
+	oldest *session
+	newest *session
 
 	keptOldest, keptNewest *record
 	kept                   int
@@ -75,7 +81,7 @@ func (m *memory) of(id ashlar.SessionID) *session {
 		if len(m.sessions) >= sessionsMax {
 			m.forgetIdle()
 		}
-		s = &session{id: id, recs: map[uint64]*record{}}
+		s = &session{id: id, blank: id <= m.floor, recs: map[uint64]*record{}}
 		m.sessions[id] = s
 	} else {
 		if m.newest == s {
@@ -111,6 +117,7 @@ func (m *memory) unlink(s *session) {
 func (m *memory) forgetIdle() {
 	for s := m.oldest; s != nil; s = s.newer {
 		if m.forget(s) {
+			m.floor = max(m.floor, s.id)
 			return
 		}
 	}
@@ -155,9 +162,22 @@ func (m *memory) all() []*record {
 	return out
 }
 
+// raise takes in what somebody else has forgotten. Of session 0 it is the
+// highest session of which nothing may be known.
+func (m *memory) raise(z wire.Horizon) {
+	if z.Session == 0 {
+		m.floor = max(m.floor, ashlar.SessionID(z.Seq))
+		return
+	}
+	m.answered(m.of(z.Session), z.Seq+1)
+}
+
 // horizons lists what was forgotten, by session.
 func (m *memory) horizons() []wire.Horizon {
 	var out []wire.Horizon
+	if m.floor > 0 {
+		out = append(out, wire.Horizon{Seq: uint64(m.floor)})
+	}
 	for id, s := range m.sessions {
 		if s.horizon > 0 {
 			out = append(out, wire.Horizon{Session: id, Seq: s.horizon})

@@ -84,9 +84,9 @@ func (g *Group) Order(op *Op) (Verdict, *Op, error) {
 }
 
 // forgotten tells whether a retry may be of a write that was noted before
-// power was lost.
+// power was lost, or before its session was dropped to make room.
 func (g *Group) forgotten(s *session, w *wire.Write) bool {
-	if w.Session >= g.amnesia {
+	if w.Session >= g.amnesia && !s.blank {
 		return false
 	}
 	if w.Flags&wire.WriteRetry == 0 {

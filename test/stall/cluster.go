@@ -37,6 +37,7 @@ type cluster struct {
 	bin, dir, mnt string
 	nodes         []*node
 	mount         *exec.Cmd
+	rejects       int
 }
 
 // command runs a command that must succeed.
@@ -278,6 +279,17 @@ func (c *cluster) victim(ctx context.Context, lead bool, turn int) (*node, error
 		return nil, errors.New("nobody leads")
 	}
 	return others[turn%len(others)], nil
+}
+
+// proofs counts how often a master took a process for dead, by its own word.
+func (c *cluster) proofs() (n int) {
+	for _, m := range c.nodes {
+		log, err := os.ReadFile(filepath.Join(m.dir, "log"))
+		if err == nil {
+			n += strings.Count(string(log), `msg="a process of the cluster has ended"`)
+		}
+	}
+	return n
 }
 
 func (c *cluster) logs() string {

@@ -31,6 +31,19 @@ func silence(_ *cluster, n *node) (func() error, error) {
 	return func() error { return commands(inside+"-F INPUT", inside+"-F OUTPUT") }, err
 }
 
+// reject has every packet of a node refused in its name: by resets, and the
+// next time by ICMP errors.
+func reject(c *cluster, n *node) (func() error, error) {
+	c.rejects++
+	with := "-p tcp -j REJECT --reject-with tcp-reset"
+	if c.rejects%2 == 0 {
+		with = "-j REJECT --reject-with icmp-port-unreachable"
+	}
+	inside := "ip netns exec " + n.ns + " iptables "
+	err := commands(inside+"-A INPUT -i eth0 "+with, inside+"-A OUTPUT -o eth0 "+with)
+	return func() error { return commands(inside+"-F INPUT", inside+"-F OUTPUT") }, err
+}
+
 // newUUID returns a random UUID as text.
 func newUUID() string {
 	var b [16]byte

@@ -8,6 +8,8 @@
 //	stop-leader         SIGSTOP of the node that leads
 //	silent-chunkserver  every packet of a node that does not lead is dropped
 //	silent-leader       every packet of the node that leads is dropped
+//	reject-chunkserver  every packet of one of them is answered for it with
+//	reject-leader       resets and ICMP errors in turn, which proves nothing
 //	return              a node is back after a time of writes: until it is
 //	                    in-sync again
 //
@@ -94,13 +96,16 @@ var cases = []struct {
 	lead  bool // of the node that leads
 	watch time.Duration
 	bar   time.Duration
+	alive bool // nobody may take the node's process for dead
 }{
-	{"kill-chunkserver", kill, false, killTime, 200 * time.Millisecond},
-	{"kill-leader", kill, true, killTime, 2 * time.Second},
-	{"stop-chunkserver", pause, false, silentTime, 7 * time.Second},
-	{"stop-leader", pause, true, silentTime, 7 * time.Second},
-	{"silent-chunkserver", silence, false, silentTime, 7 * time.Second},
-	{"silent-leader", silence, true, silentTime, 7 * time.Second},
+	{"kill-chunkserver", kill, false, killTime, 200 * time.Millisecond, false},
+	{"kill-leader", kill, true, killTime, 2 * time.Second, false},
+	{"stop-chunkserver", pause, false, silentTime, 7 * time.Second, true},
+	{"stop-leader", pause, true, silentTime, 7 * time.Second, true},
+	{"silent-chunkserver", silence, false, silentTime, 7 * time.Second, true},
+	{"silent-leader", silence, true, silentTime, 7 * time.Second, true},
+	{"reject-chunkserver", reject, false, silentTime, 7 * time.Second, true},
+	{"reject-leader", reject, true, silentTime, 7 * time.Second, true},
 }
 
 const returnCase = "return"
@@ -130,9 +135,14 @@ func run(ctx context.Context, o *options) error {
 		if !wanted["all"] && !wanted[k.name] {
 			continue
 		}
+		proofs := c.proofs()
 		r, err := c.measure(ctx, k.fault, k.lead, k.watch, o.runs)
 		if err != nil {
 			return fmt.Errorf("%s: %w", k.name, err)
+		}
+		if n := c.proofs() - proofs; k.alive == (n > 0) {
+			missed++
+			fmt.Printf("%-20s MISSED: %d times a process was taken for dead\n", k.name, n)
 		}
 		missed += r.print(k.name, k.bar*time.Duration(o.slack))
 	}

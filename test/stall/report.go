@@ -93,6 +93,8 @@ func (c *cluster) measureReturn(ctx context.Context, away time.Duration) (ok boo
 		return false, err
 	}
 	took := time.Since(began)
+	// Chunkservers tell how much they have sent with their renewals.
+	l.watch(ctx, 2*time.Second)
 	after, err := c.status(ctx)
 	if err != nil {
 		return false, err
