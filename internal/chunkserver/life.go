@@ -51,6 +51,7 @@ type life struct {
 	rules atomic.Pointer[map[uint32]wire.PoolRule] // of the pools that have any
 
 	estimates estimates // of catch-ups of groups led here
+	sizes     sizes
 }
 
 // errLost ends a life.
@@ -147,6 +148,7 @@ func (l *life) serve() error {
 	loops.Go(l.watchLoop)
 	loops.Go(l.queue.run)
 	loops.Go(l.commitLoop)
+	loops.Go(l.sizeLoop)
 	loops.Wait()
 	return context.Cause(l.ctx)
 }
@@ -202,7 +204,7 @@ func (l *life) renew() bool {
 	var rep wire.ServerRenewReply
 	sent := l.s.clk.Now()
 	req := &wire.ServerRenew{
-		Session: l.session, Incarnation: l.inc, Disks: l.s.diskInfos(), Progress: l.estimates.list(), Synced: l.s.synced.Load(),
+		Session: l.session, Incarnation: l.inc, Disks: l.s.diskInfos(), Progress: l.estimates.list(), Sizes: l.sizes.next(), Synced: l.s.synced.Load(),
 	}
 	if err := l.s.cfg.Leader.Call(ctx, req, &rep); err != nil {
 		if l.lost(err) {

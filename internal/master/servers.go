@@ -24,7 +24,8 @@ type server struct {
 	progress    map[seat]wire.SyncProgress
 	synced      uint64
 	speed       speed // of synced
-	losing      bool  // its lease is over, or about to be declared so
+	sizes       map[ashlar.PGID]uint64
+	losing      bool // its lease is over, or about to be declared so
 	// conn is what its last renewal came on, nil before the first under this
 	// leader. It tells people, never the lease, that the process may be gone.
 	conn *rpc.ServerConn
@@ -221,6 +222,12 @@ func (l *lead) renewServer(q *wire.ServerRenew, conn *rpc.ServerConn) (failed []
 	s.report(q.Disks, q.Progress)
 	s.synced, s.renewed, s.conn = q.Synced, l.m.clk.Now(), conn
 	s.speed.at(s.renewed, q.Synced)
+	if s.sizes == nil {
+		s.sizes = map[ashlar.PGID]uint64{}
+	}
+	for _, g := range q.Sizes {
+		s.sizes[g.Group] = g.Bytes
+	}
 	for id, d := range s.disks {
 		if d.Error != "" && old[id].Error == "" {
 			failed = append(failed, d)
@@ -426,6 +433,7 @@ func (l *lead) facts() *placement.Facts {
 	}
 	usage := map[ashlar.DiskID]placement.Usage{}
 	damaged := map[ashlar.DiskID]uint64{}
+	sizes := map[ashlar.PGID]uint64{}
 	l.sessMu.Lock()
 	for id, d := range v.Disks {
 		if s := l.servers[d.Node]; s != nil {
@@ -435,10 +443,18 @@ func (l *lead) facts() *placement.Facts {
 			}
 		}
 	}
+	for _, s := range l.servers {
+		for id, n := range s.sizes {
+			if v.Group(id) != nil {
+				sizes[id] = max(sizes[id], n)
+			}
+		}
+	}
 	l.sessMu.Unlock()
 	return &placement.Facts{
 		Now: l.opTime(), RepairAfter: l.m.cfg.RepairAfter,
 		Usage:   func(id ashlar.DiskID) (placement.Usage, bool) { u, ok := usage[id]; return u, ok },
+		Size:    func(id ashlar.PGID) (uint64, bool) { n, ok := sizes[id]; return n, ok },
 		Damaged: func(id ashlar.DiskID) uint64 { return damaged[id] },
 	}
 }

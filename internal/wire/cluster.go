@@ -166,6 +166,16 @@ type SyncProgress struct {
 	Left  uint64 // estimate of bytes to go
 }
 
+// GroupSize is how many bytes the chunkserver has of a group, measured some
+// time ago.
+type GroupSize struct {
+	Group ashlar.PGID
+	Bytes uint64
+}
+
+// SizesMax is the most sizes in one ServerRenew; they take turns.
+const SizesMax = 64
+
 // ServerRenew is the heartbeat of a chunkserver; not logged. Synced is the
 // total of bytes it has sent to syncing members since it started.
 type ServerRenew struct {
@@ -173,6 +183,7 @@ type ServerRenew struct {
 	Incarnation ashlar.Incarnation
 	Disks       []DiskInfo
 	Progress    []SyncProgress
+	Sizes       []GroupSize
 	Synced      uint64
 }
 
@@ -189,6 +200,10 @@ func (m *ServerRenew) Fields(c *Codec) {
 		U32(c, &p.Disk)
 		U64(c, &p.Bytes)
 		U64(c, &p.Left)
+	})
+	List(c, &m.Sizes, SizesMax, func(c *Codec, g *GroupSize) {
+		U32(c, &g.Group)
+		U64(c, &g.Bytes)
 	})
 	U64(c, &m.Synced)
 }

@@ -80,8 +80,8 @@ func (t *ticker) use(id ashlar.DiskID) (use, seat float64, ok bool) {
 	return use, use / float64(max(1, t.v.seats[id])), true
 }
 
-// levelUse moves a seat from the fullest disk to a much emptier one. A move
-// has to bring the two closer, so that it is never made back.
+// levelUse moves a seat from the fullest disk to an emptier one, if disks
+// differ by more than they may.
 func (t *ticker) levelUse(p *Pool, groups []*Group, disks []ashlar.DiskID) bool {
 	from, most, least := disks[0], -1.0, 2.0
 	for _, id := range disks {
@@ -97,41 +97,55 @@ func (t *ticker) levelUse(p *Pool, groups []*Group, disks []ashlar.DiskID) bool 
 	if most-least <= unevenUse {
 		return false
 	}
-	for _, primaries := range []bool{false, true} {
-		for _, g := range groups {
-			i := g.Index(from)
-			if i < 0 || (g.Group.Primary() == i) != primaries || len(g.Members) >= seatsMax {
-				continue
-			}
-			if to := t.emptiest(p, g, i); to != nil && t.levels(from, to.ID) {
-				t.move(g, i, to)
-				return true
+	// The move that leaves the fuller of the two disks least full, and less than
+	// the fullest is now, so that no move is ever made back; of primaries, whose
+	// move takes their consent, only if no other will do.
+	var best move
+	for _, g := range groups {
+		i := g.Index(from)
+		if i < 0 || len(g.Members) >= seatsMax {
+			continue
+		}
+		bytes := t.bytes(g, from)
+		for _, d := range t.candidates(p, g, i) {
+			to, _, _ := t.use(d.ID)
+			after := max(most-bytes/t.size(from), to+bytes/t.size(d.ID))
+			m := move{g: g, i: i, to: d, after: after, primary: g.Group.Primary() == i}
+			if after < most-levelStep && m.better(&best) {
+				best = m
 			}
 		}
 	}
-	return false
-}
-
-// emptiest is the candidate with the least use.
-func (t *ticker) emptiest(p *Pool, g *Group, except int) (best *Disk) {
-	least := 2.0
-	for _, d := range t.candidates(p, g, except) {
-		if use, _, _ := t.use(d.ID); use < least {
-			best, least = d, use
-		}
-	}
-	return best
-}
-
-// levels tells whether moving an average seat brings two disks closer.
-func (t *ticker) levels(from, to ashlar.DiskID) bool {
-	uf, seat, ok1 := t.use(from)
-	ut, _, ok2 := t.use(to)
-	if !ok1 || !ok2 {
+	if best.g == nil {
 		return false
 	}
-	moved := seat * t.size(from) / t.size(to)
-	return uf-seat >= ut+moved-unevenUse/2
+	t.move(best.g, best.i, best.to)
+	return true
+}
+
+// move is one that may be made.
+type move struct {
+	g       *Group
+	i       int // the seat
+	to      *Disk
+	after   float64 // use of the fuller disk
+	primary bool
+}
+
+func (m *move) better(than *move) bool {
+	return than.g == nil || than.primary && !m.primary || m.primary == than.primary && m.after < than.after
+}
+
+// bytes is how much a group has on each of its disks: measured, or a seat's
+// average share of one of them.
+func (t *ticker) bytes(g *Group, on ashlar.DiskID) float64 {
+	if t.f.Size != nil {
+		if n, ok := t.f.Size(g.ID); ok {
+			return float64(n)
+		}
+	}
+	_, seat, _ := t.use(on)
+	return seat * t.size(on)
 }
 
 // unlevels tells whether moving an average seat, to even out their number,

@@ -66,6 +66,8 @@ const (
 	// unevenUse is by how much of their size the fullest and the emptiest disk
 	// may differ in use before data is moved.
 	unevenUse = 0.05
+	// levelStep is by how much a move has to lower the fullest disk's use.
+	levelStep = 0.002
 	// unevenPercent is by how much the fullest disk's seats may exceed the
 	// mean before one is moved.
 	unevenPercent = 20
@@ -80,6 +82,9 @@ type Facts struct {
 	RepairAfter time.Duration
 	// Usage tells the space of a disk as of its last report.
 	Usage func(ashlar.DiskID) (Usage, bool)
+	// Size tells how many bytes a group has on each disk, if that was measured;
+	// nil if nobody knows.
+	Size func(ashlar.PGID) (uint64, bool)
 	// Damaged tells how many damaged blocks were found on a disk since it was
 	// opened; nil if nobody knows.
 	Damaged func(ashlar.DiskID) uint64
