@@ -64,7 +64,9 @@ func (l *lead) cut(ctx context.Context, need *meta.NeedCut, o *wire.Operation) e
 }
 
 // makeCut logs a cut, has every group record and make it, and then sets size
-// and generation (I-10), as the result of o if that is what began it.
+// and generation (I-10), as the result of the operation that began it: o, or,
+// if the cut is pending already, the one that is logged with it. That may be
+// with a leader before: its client has not been answered and tries again here.
 func (l *lead) makeCut(need *meta.NeedCut, o *wire.Operation) {
 	if need.Pending {
 		// It may have ended, and another begun, since that was read; now only
@@ -75,6 +77,7 @@ func (l *lead) makeCut(need *meta.NeedCut, o *wire.Operation) {
 			return
 		}
 	} else {
+		need.Op = o
 		err := l.change(l.ctx, func(tx meta.Tx, _ int64) (string, error) {
 			return fmt.Sprintf("cut of layer %d begins", need.Layer), namespace.BeginCut(tx, need)
 		})
@@ -91,7 +94,7 @@ func (l *lead) makeCut(need *meta.NeedCut, o *wire.Operation) {
 	}
 	wg.Wait()
 	for l.ctx.Err() == nil {
-		err := l.finishCut(need, o)
+		err := l.finishCut(need)
 		if err == nil {
 			return
 		}
@@ -105,14 +108,14 @@ func (l *lead) makeCut(need *meta.NeedCut, o *wire.Operation) {
 // finishCut ends a cut that every group has made. The operation that needed it
 // is evaluated in the same batch: between the two others would see the file
 // cut and could make it longer, and it would be cut a second time (I-3).
-func (l *lead) finishCut(need *meta.NeedCut, o *wire.Operation) error {
+func (l *lead) finishCut(need *meta.NeedCut) error {
 	_, err := l.do(l.ctx, newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
 		now, err := pendingCut(tx, need.Layer)
 		if err != nil || now == nil || now.Gen != need.Gen {
 			return nil, "", err
 		}
 		note := fmt.Sprintf("cut of layer %d is done", need.Layer)
-		if o != nil {
+		if o := need.Op; o != nil {
 			done := *env
 			done.CutDone = func(layer ashlar.LayerID, gen ashlar.Generation) bool {
 				return layer == need.Layer && gen == need.Gen

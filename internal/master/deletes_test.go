@@ -125,6 +125,35 @@ func TestATruncateIsDoneWithItsCut(t *testing.T) {
 	}
 }
 
+// I-3: the leader is lost in the middle of a truncate. The next one ends the
+// cut, and with it the truncate: were its client's retry the first to do so,
+// others could have made the file longer, and it would be cut a second time.
+func TestANewLeaderEndsTheTruncateWithItsCut(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	c.fakeServer("s1", 1, 1)
+	conn := c.dial("client")
+	e := c.makeFile(conn, c.makeVolume(conn), "f")
+	c.do(conn, &wire.Commit{Inode: e.Attr.Inode, Layer: e.Object.Layer, Gen: e.Object.Gen, Size: 10000}, e)
+	l := c.leader().master.lead.Load()
+	o := &wire.Operation{
+		Session: conn.Session(), Seq: 500, Lowest: 400, Cred: root,
+		Body: &wire.SetAttr{Inode: e.Attr.Inode, Valid: wire.SetSize, Size: 5000},
+	}
+	need := &meta.NeedCut{Inode: e.Attr.Inode, Layer: e.Object.Layer, Gen: e.Object.Gen + 1, Size: 5000, Op: o}
+	err := l.change(c.ctx(), func(tx meta.Tx, _ int64) (string, error) { // by the leader before
+		return "", namespace.BeginCut(tx, need)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := &plain{store: l.m.store}
+	eventually(t, "the cut is over", func() bool { _, pending := tx.Get(key.Cut(e.Object.Layer)); return !pending })
+	if _, kept := tx.Get(key.Result(o.Session, o.Seq)); !kept {
+		t.Fatal("the cut is done and its operation is not: a retry would cut again")
+	}
+}
+
 // I-3: a truncate whose session is lost while its cut is made is not refused
 // as if nothing had been done: it would be done again under another session.
 func TestATruncateWhoseSessionIsLostHasAnUnknownOutcome(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/ashlarfs/ashlar/internal/kv"
 	"github.com/ashlarfs/ashlar/internal/meta"
 	"github.com/ashlarfs/ashlar/internal/meta/placement"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 // lead is what a master keeps while it leads in one term. All of it is lost
@@ -38,9 +39,14 @@ type lead struct {
 	sessions map[ashlar.SessionID]*clientSession
 	servers  map[ashlar.NodeID]*server
 	restarts restarts
-	steady   clock.Time // since when the lease has held without a gap
-	ticked   clock.Time
-	opens    openTable
+	past     []struct { // moments, oldest first; of longPast
+		clock clock.Time
+		op    int64
+	}
+	fencesMax int        // of the list
+	steady    clock.Time // since when the lease has held without a gap
+	ticked    clock.Time
+	opens     openTable
 
 	viewMu   sync.Mutex
 	view     *placement.View
@@ -64,6 +70,7 @@ func newLead(m *Master, term uint64) (*lead, error) {
 		reaping:  make(chan struct{}, 1),
 		proof:    make(chan struct{}, 1),
 		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{}, restarts: restarts{},
+		fencesMax: wire.FencesMax,
 	}
 	l.evaluator.l = l
 	l.evaluator.tx.store, l.evaluator.tx.over = m.store, &l.over

@@ -311,12 +311,34 @@ func (l *lead) forgetSession(id ashlar.SessionID) {
 	l.kickBackground()
 }
 
+// longPast returns the operation time of a moment that lies back for the dead
+// threshold, which is above the lease; false if this leader has seen none. Only
+// the background goroutine calls it.
+func (l *lead) longPast() (at int64, ok bool) {
+	type moment = struct {
+		clock clock.Time
+		op    int64
+	}
+	now := moment{l.m.clk.Now(), l.opTime()}
+	if n := len(l.past); n == 0 || now.clock.Sub(l.past[n-1].clock) >= l.m.cfg.Dead/4 {
+		l.past = append(l.past, now)
+	}
+	for len(l.past) > 1 && now.clock.Sub(l.past[1].clock) > l.m.cfg.Dead {
+		l.past = l.past[1:]
+	}
+	if first := l.past[0]; now.clock.Sub(first.clock) > l.m.cfg.Dead {
+		return first.op, true
+	}
+	return 0, false
+}
+
 // loseSilent declares sessions lost that have not renewed for the dead
 // threshold, and logs it with their fences (I-7).
 func (l *lead) loseSilent() {
 	now := l.m.clk.Now()
 	var lost []ashlar.SessionID
 	l.sessMu.Lock()
+	most := l.fencesMax
 	for id, s := range l.sessions {
 		if !s.losing && now.Sub(later(s.renewed, l.steady)) > l.m.cfg.Dead {
 			s.losing = true
@@ -332,6 +354,16 @@ func (l *lead) loseSilent() {
 	}
 	revisions := make([]uint64, len(lost))
 	err := l.change(l.ctx, func(tx meta.Tx, now int64) (string, error) {
+		// The list of fences has a limit, being sent whole. When it is full the
+		// rest stays as it is, not served and not released, until others expire.
+		fences, err := session.Fences(tx)
+		if err != nil {
+			return "", err
+		}
+		if room := max(most-len(fences), 0); room < len(lost) {
+			l.m.log.Warn("the list of fences is full; lost sessions wait for it", "fences", len(fences), "waiting", len(lost)-room)
+			lost = lost[:room]
+		}
 		for i, id := range lost {
 			rev, err := session.Lose(tx, id, now+int64(TicketTime))
 			if err != nil {
@@ -407,12 +439,20 @@ func (l *lead) finishFences() {
 	}
 }
 
-// sweep removes sessions that have ended.
+// sweep removes sessions that have ended. Tickets are judged by chunkservers,
+// by the masters' time as of their last renewal: when that has jumped they know
+// of it only after the next. So a fence is dropped when the expiry of its
+// session's last ticket has been over for the dead threshold: whoever has a
+// lease then has renewed since, and refuses the ticket (I-7).
 func (l *lead) sweep() {
+	until, ok := l.longPast()
+	if !ok {
+		return
+	}
 	const limit = 512
 	for more := true; more && l.ctx.Err() == nil; {
 		err := l.change(l.ctx, func(tx meta.Tx, now int64) (note string, err error) {
-			more, err = session.Sweep(tx, now, limit)
+			more, err = session.Sweep(tx, min(now, until), limit)
 			return "sessions swept", err
 		})
 		if err != nil {

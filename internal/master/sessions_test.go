@@ -272,3 +272,50 @@ func TestOnlyTheNewestConnectionOfALiveSessionIsServed(t *testing.T) {
 		t.Errorf("closed: %v", got)
 	}
 }
+
+// More sessions are lost than the list of fences holds: the rest waits, is not
+// served and keeps what it had, and nothing breaks. I-7
+func TestLostSessionsWaitForRoomInTheListOfFences(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.startAll()
+	l := c.leader().master.lead.Load()
+	l.sessMu.Lock()
+	l.fencesMax = 1
+	l.sessMu.Unlock()
+	server := c.fakeServer("s1", 1, 1)
+	c.makeVolume(c.dial("client"))
+	ids := []ashlar.SessionID{c.abandoned("a", func(*masterconn.Conn) {}), c.abandoned("b", func(*masterconn.Conn) {})}
+	fenced := func() (n int) {
+		server.snapshot(func() { n = len(server.watched.Fences) })
+		return n
+	}
+	eventually(t, "both are lost, and one is fenced", func() bool {
+		l.sessMu.Lock()
+		defer l.sessMu.Unlock()
+		for _, id := range ids {
+			if s := l.sessions[id]; s != nil && !s.losing {
+				return false
+			}
+		}
+		return fenced() == 1
+	})
+	waiting := 0
+	for _, id := range ids {
+		l.sessMu.Lock()
+		_, err := l.live(id)
+		if s := l.sessions[id]; s != nil && s.fence == 0 {
+			waiting++
+		}
+		l.sessMu.Unlock()
+		if err == nil {
+			t.Fatalf("session %d is served", id)
+		}
+	}
+	if waiting != 1 {
+		t.Fatalf("%d wait", waiting)
+	}
+	l.sessMu.Lock()
+	l.fencesMax = 2
+	l.sessMu.Unlock()
+	eventually(t, "the other is fenced", func() bool { return fenced() == 2 })
+}

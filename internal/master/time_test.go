@@ -72,3 +72,34 @@ func memoryStore(t *testing.T) *kv.Store {
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
+
+// The masters' clock jumps. Chunkservers judge tickets by the time they heard
+// at their last renewal, so a fence may not be dropped by the new time at once.
+// I-7
+func TestWhatIsDroppedByTimeIsDroppedAfterEverybodyKnowsTheTime(t *testing.T) {
+	clk := &wallClock{Clock: clock.Real}
+	clk.at.Store(1)
+	l := &lead{m: &Master{clk: clk}}
+	l.m.cfg.Dead = 3500 * time.Millisecond
+	l.now, l.nowAt = clk.Wall(), clk.Now()
+	if _, ok := l.longPast(); ok {
+		t.Fatal("a leader that is new knows what time it was")
+	}
+	before := l.opTime()
+	for range 10 {
+		clk.at.Add(int64(time.Second))
+		l.longPast()
+	}
+	clk.off.Store(int64(time.Hour))
+	jumped := l.opTime()
+	for range 3 { // 3 s: somebody may not have renewed since
+		if at, ok := l.longPast(); !ok || at-before > int64(time.Minute) {
+			t.Fatalf("%v after the start it counts as long past what came with the jump", time.Duration(at-before))
+		}
+		clk.at.Add(int64(time.Second))
+	}
+	clk.at.Add(int64(2 * time.Second))
+	if at, ok := l.longPast(); !ok || at < jumped {
+		t.Fatalf("what came with the jump is never long past: %v before it", time.Duration(jumped-at))
+	}
+}

@@ -107,6 +107,9 @@ func (l *load) run(name string, op func(r *rand.Rand, buf []byte) error) {
 		}
 		r := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 		buf := aligned()
+		for i := range buf {
+			buf[i] = byte(r.Uint32()) | 1 // zeros take no room and are not copied
+		}
 		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {

@@ -15,7 +15,7 @@ import (
 //  1. logs BeginCut, unless Pending: then somebody has, and drives it;
 //  2. sends Cuts to the primaries, each with its group's epoch filled in, and
 //     again until every one has answered;
-//  3. evaluates the operation once more with Env.CutDone true for Layer and
+//  3. evaluates the operation that was logged with it once more with Env.CutDone true for Layer and
 //     Gen, which sets size and generation, and then, in the same batch,
 //     FinishCut, which does so if the evaluation has not.
 //
@@ -28,6 +28,9 @@ type NeedCut struct {
 	Size    uint64            // that the file will have
 	Pending bool
 	Cuts    []wire.Cut // one for each group of the layout
+	// Op is the operation that needs the cut; BeginCut logs it, Cuts tells it
+	// to the next leader. It may be nil.
+	Op *wire.Operation
 }
 
 // Error implements error.
@@ -142,7 +145,13 @@ func BeginCut(tx key.Tx, n *NeedCut) error {
 	}
 	i.Cutting = true
 	o.put(i)
-	key.Store(tx, key.Cut(n.Layer), &cutRecord{Inode: n.Inode, Gen: n.Gen, Size: n.Size})
+	r := &cutRecord{Inode: n.Inode, Gen: n.Gen, Size: n.Size}
+	if n.Op != nil {
+		if b, err := wire.Encode(nil, n.Op); err == nil && len(b) <= cutOpMax {
+			r.Op = b
+		}
+	}
+	key.Store(tx, key.Cut(n.Layer), r)
 	return nil
 }
 
@@ -187,7 +196,9 @@ func Cuts(tx key.Tx, p ashlar.Partition) ([]*NeedCut, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, newNeedCut(i, r.Size, r.Gen, true))
+		n := newNeedCut(i, r.Size, r.Gen, true)
+		n.Op = r.operation()
+		out = append(out, n)
 	}
 	return out, nil
 }

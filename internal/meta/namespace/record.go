@@ -167,12 +167,30 @@ type cutRecord struct {
 	Inode ashlar.Inode
 	Gen   ashlar.Generation // that the cut raises the layer to
 	Size  uint64
+	// Op is the encoded operation that needs the cut, empty if it is not known:
+	// it has its result as soon as the cut is done, whoever leads then (I-3).
+	Op []byte
 }
+
+// cutOpMax bounds the operation in a cutRecord, in bytes.
+const cutOpMax = 64 << 10
 
 // Fields implements key.Record.
 func (r *cutRecord) Fields(c *wire.Codec) {
-	key.Version(c, 1)
+	v := key.VersionSince(c, 1, 2) // 1 had no operation
 	wire.U64(c, &r.Inode)
 	wire.U64(c, &r.Gen)
 	wire.U64(c, &r.Size)
+	if v >= 2 {
+		wire.Blob(c, &r.Op, cutOpMax)
+	}
+}
+
+// operation is what Op holds, nil if that is nothing.
+func (r *cutRecord) operation() *wire.Operation {
+	o := new(wire.Operation)
+	if len(r.Op) == 0 || wire.Decode(r.Op, o) != nil {
+		return nil
+	}
+	return o
 }
