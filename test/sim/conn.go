@@ -278,10 +278,10 @@ func (e *endpoint) packets(p []byte) {
 		case 0: // lost
 		case 1: // twice
 			e.flush(f.data)
-			e.send(&segment{data: f.data})
+			e.send(&segment{data: slices.Clone(f.data)})
 		case 2: // overtaken by the next
 			if e.held == nil {
-				e.held = &segment{data: f.data}
+				e.held = &segment{data: slices.Clone(f.data)}
 				continue
 			}
 			e.flush(f.data)
