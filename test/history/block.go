@@ -3,6 +3,7 @@ package history
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // BlockSize is the size of a block that is read and written, in bytes.
@@ -41,4 +42,19 @@ func Value(b []byte) (uint64, error) {
 		}
 	}
 	return v, nil
+}
+
+// Values returns the different values whose words are in b, in the order in
+// which they come: more than one in a torn block.
+func Values(b []byte) (out []uint64) {
+	for i := 0; i+8 <= len(b); i += 8 {
+		v := binary.LittleEndian.Uint64(b[i:])
+		if v != 0 {
+			v ^= uint64(i) * 0x9E3779B97F4A7C15
+		}
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
 }

@@ -103,6 +103,9 @@ func TestTornBlocksAreFound(t *testing.T) {
 	if v, err := Value(b); err == nil {
 		t.Errorf("torn block has value %d", v)
 	}
+	if got := Values(b); !slices.Equal(got, []uint64{1 << 63, 5}) {
+		t.Errorf("torn block has values %v", got)
+	}
 	Fill(b, 0)
 	b[BlockSize-1] = 1
 	if v, err := Value(b); err == nil {

@@ -179,12 +179,14 @@ func (w *worker) blocks() {
 	w.rec.Add(o)
 }
 
-// answerRead notes a read. A block that nobody wrote whole is a failure of its
-// own.
+// answerRead notes a read. A block that nobody wrote whole is looked at when
+// all is known.
 func (w *worker) answerRead(o *history.Op, b []byte, err error) {
 	if err == nil {
 		if o.Value, err = history.Value(b); err != nil {
-			w.c.wrong(fmt.Errorf("%s: %w", o, err))
+			w.c.mu.Lock()
+			w.c.torn = append(w.c.torn, torn{key: o.Key, values: history.Values(b), err: fmt.Errorf("%s: %w", o, err)})
+			w.c.mu.Unlock()
 		}
 	}
 	if err != nil {
@@ -304,4 +306,40 @@ func (u *unanswered) add(o *history.Op) {
 		u.counts = map[string]int{}
 	}
 	u.counts[o.Key]++
+}
+
+// torn is a block as it was read that is of more than one write.
+type torn struct {
+	key    string
+	values []uint64
+	err    error
+}
+
+// judge returns what is wrong with a torn block. One write may be torn where
+// the power of all machines failed before it was answered: every copy may have
+// some sectors of it, and then one of them is taken, as of a plain disk (I-8).
+func (x *torn) judge(ops []history.Op, dark bool) error {
+	known, unanswered := map[uint64]bool{0: true}, 0
+	for i := range ops {
+		o := &ops[i]
+		if o.Kind != history.BlockWrite || o.Key != x.key || !slices.Contains(x.values, o.Value) {
+			continue
+		}
+		known[o.Value] = true
+		if o.Unknown() {
+			unanswered++
+		}
+	}
+	for _, v := range x.values {
+		if !known[v] {
+			return fmt.Errorf("%w: nobody wrote value %d", x.err, v)
+		}
+	}
+	switch {
+	case !dark:
+		return fmt.Errorf("%w: the power never failed everywhere", x.err)
+	case len(x.values)-unanswered > 1:
+		return fmt.Errorf("%w: more than one of these writes was answered", x.err)
+	}
+	return nil
 }

@@ -47,6 +47,7 @@ type Cluster struct {
 	rng   *rand.Rand
 	nodes uint32 // numbers given to processes
 	errs  []error
+	torn  []torn
 
 	unanswered unanswered
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,14 +45,6 @@ type run struct {
 	ends sync.WaitGroup
 }
 
-// wrong notes a failure that is seen while a run goes on.
-func (c *Cluster) wrong(err error) {
-	c.trace.add("wrong: %v", err)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.errs = append(c.errs, err)
-}
-
 // Run runs a configuration under a schedule, in a bubble of synctest, and
 // returns what is wrong with it. Histories that are wrong are explained below
 // dir.
@@ -69,9 +62,6 @@ func Run(conf Config, schedule Schedule, dir string) (*Result, error) {
 	if err == nil {
 		err = r.stopAll()
 	}
-	r.c.mu.Lock()
-	err = errors.Join(err, errors.Join(r.c.errs...))
-	r.c.mu.Unlock()
 	res.Hash, res.Events = r.c.trace.Sum()
 	res.Took = r.c.trace.Now()
 	ops, rerr := r.rec.Ops()
@@ -80,7 +70,13 @@ func Run(conf Config, schedule Schedule, dir string) (*Result, error) {
 			res.Answered++
 		}
 	}
-	return res, errors.Join(err, rerr, history.Check(ops, checkTimeout, dir))
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	dark := slices.ContainsFunc(schedule, func(f Fault) bool { return f.Kind == "dark" })
+	for i := range r.c.torn {
+		r.c.errs = append(r.c.errs, r.c.torn[i].judge(ops, dark))
+	}
+	return res, errors.Join(err, errors.Join(r.c.errs...), rerr, history.Check(ops, checkTimeout, dir))
 }
 
 // eventually polls until ok is nil, within a time, and returns what it said
