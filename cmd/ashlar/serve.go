@@ -20,6 +20,7 @@ import (
 	"github.com/ashlarfs/ashlar/internal/chunkserver"
 	"github.com/ashlarfs/ashlar/internal/clock"
 	"github.com/ashlarfs/ashlar/internal/config"
+	"github.com/ashlarfs/ashlar/internal/faults"
 	"github.com/ashlarfs/ashlar/internal/master"
 	"github.com/ashlarfs/ashlar/internal/masterconn"
 	"github.com/ashlarfs/ashlar/internal/rpc"
@@ -117,7 +118,15 @@ func runServe(ctx context.Context, g *global, o serveOptions, over []config.Over
 	if err != nil {
 		return err
 	}
-	n := &node{conf: c, log: slog.New(slog.NewTextHandler(g.Err, &slog.HandlerOptions{Level: level})).With("node", c.Name)}
+	n := &node{conf: c, fs: vfs.OS, clock: clock.Real,
+		log: slog.New(slog.NewTextHandler(g.Err, &slog.HandlerOptions{Level: level})).With("node", c.Name)}
+	if file := os.Getenv(faults.Env); file != "" {
+		set, err := faults.Open(ctx, file, n.log)
+		if err != nil {
+			return usagef("%v", err)
+		}
+		n.fs, n.clock = set.FS(vfs.OS), set.Clock()
+	}
 	return n.run(ctx)
 }
 
@@ -125,6 +134,8 @@ func runServe(ctx context.Context, g *global, o serveOptions, over []config.Over
 // share.
 type node struct {
 	conf   *config.Serve
+	fs     vfs.FS // vfs.OS but where faults are injected, as is clock
+	clock  clock.Clock
 	log    *slog.Logger
 	server *rpc.Server
 	client *rpc.Client
@@ -194,7 +205,7 @@ func (n *node) wire() {
 	for _, m := range n.conf.Masters {
 		addrs = append(addrs, m.Addr)
 	}
-	n.leader = masterconn.NewLeader(n.client, addrs, clock.Real, n.log)
+	n.leader = masterconn.NewLeader(n.client, addrs, n.clock, n.log)
 }
 
 func (n *node) start(ctx context.Context) error {
@@ -235,7 +246,7 @@ func (n *node) startMaster(ctx context.Context) (err error) {
 	c := n.conf
 	conf := master.Config{
 		Name: c.Name, Addr: c.Advertise, Cluster: c.Cluster, Secret: c.Secret,
-		Dir: filepath.Join(c.Data, "master"), FS: vfs.OS, Server: n.server, RPC: n.client, Clock: clock.Real, Logger: n.log,
+		Dir: filepath.Join(c.Data, "master"), FS: n.fs, Server: n.server, RPC: n.client, Clock: n.clock, Logger: n.log,
 		Lease: c.Timing.Lease, Dead: c.Timing.Dead, Renew: c.Timing.Renew,
 		Replicas: c.Pool.Replicas, RepairAfter: c.Pool.RepairAfter, NoWitness: c.Timing.NoWitness,
 		ConsensusTick: c.Timing.Election / electionTicks, ElectionTicks: electionTicks,
@@ -264,10 +275,10 @@ func (n *node) startChunkserver(ctx context.Context) (err error) {
 	c := n.conf
 	conf := chunkserver.Config{
 		Name: c.Name, Addr: c.Advertise, Rack: c.Rack, DataDir: filepath.Join(c.Data, "chunkserver"),
-		Cluster: c.Cluster, Secret: c.Secret, FS: vfs.OS, Server: n.server, RPC: n.client,
-		Leader:  &skewWatch{Leader: n.leader, clock: clock.Real, log: n.log},
+		Cluster: c.Cluster, Secret: c.Secret, FS: n.fs, Server: n.server, RPC: n.client,
+		Leader:  &skewWatch{Leader: n.leader, clock: n.clock, log: n.log},
 		Process: n.process,
-		Clock:   clock.Real, Logger: n.log,
+		Clock:   n.clock, Logger: n.log,
 	}
 	boot, err := os.ReadFile(bootIDFile)
 	if err != nil {

@@ -1,6 +1,7 @@
 // Package errfs wraps a vfs.FS and injects faults: errors at the n-th write or
 // sync under a path, operations that stall, and bits that flip. It decides
-// nothing itself; an Injector does. It is used by tests alone.
+// nothing itself; an Injector does. It is used by tests alone, and by
+// internal/faults, which tests turn on in a real process.
 //
 // Lock order: an injector's own lock is a leaf. What survives a crash is what
 // survives in the wrapped file system.
