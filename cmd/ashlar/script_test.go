@@ -150,7 +150,7 @@ func command(ts *testscript.TestScript, args []string) (stdout, stderr string, c
 // environment is what scripts set and commands read.
 func environment(ts *testscript.TestScript) []string {
 	var out []string
-	for _, k := range []string{"ASHLAR_CLUSTER", "ASHLAR_SECRET_FILE", "ASHLAR_ROLES", "DEV", "HOME"} {
+	for _, k := range []string{"ASHLAR_CLUSTER", "ASHLAR_SECRET_FILE", "ASHLAR_ROLES", "ASHLAR_FAULTS", "DEV", "HOME"} {
 		if v := ts.Getenv(k); v != "" || k == "ASHLAR_CLUSTER" {
 			out = append(out, k+"="+v)
 		}
