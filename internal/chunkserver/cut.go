@@ -101,6 +101,38 @@ func (t *seat) noteCut(layer ashlar.LayerID, gen ashlar.Generation) {
 	t.cuts[layer] = gen
 }
 
+// deletedMax is the most layers of which a primary remembers in an epoch that
+// they were deleted; the oldest make room.
+const deletedMax = 1 << 16
+
+// noteDeleted notes layers that are deleted: their writes are kept out now, and
+// one that its client gave up on and that comes only then would make a chunk
+// that nobody ever deletes. It can come to this primary in this epoch alone
+// (I-4), so it need not be known longer.
+func (t *seat) noteDeleted(layers []ashlar.LayerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.sm.Epoch(); t.deletedEpoch != e || t.deleted == nil {
+		t.deletedEpoch, t.deleted, t.deletedOrder = e, map[ashlar.LayerID]struct{}{}, nil
+	}
+	for _, l := range layers {
+		if _, ok := t.deleted[l]; !ok {
+			t.deleted[l] = struct{}{}
+			t.deletedOrder = append(t.deletedOrder, l)
+		}
+	}
+	for len(t.deletedOrder) > deletedMax {
+		delete(t.deleted, t.deletedOrder[0])
+		t.deletedOrder = t.deletedOrder[1:]
+	}
+}
+
+// isDeleted tells whether a layer is known to be deleted. t.mu must be held.
+func (t *seat) isDeleted(l ashlar.LayerID) bool {
+	_, ok := t.deleted[l]
+	return ok && t.deletedEpoch == t.sm.Epoch()
+}
+
 // handleDeleteLayers removes layers for good.
 func (s *Server) handleDeleteLayers(ctx context.Context, r *rpc.Request) (wire.Message, error) {
 	m := r.Msg.(*wire.DeleteLayers)
@@ -120,7 +152,10 @@ func (s *Server) handleDeleteLayers(ctx context.Context, r *rpc.Request) (wire.M
 	if err != nil {
 		return nil, err
 	}
-	local := func() error { return t.d.store.DeleteLayers(m.Group, m.Layers) }
+	local := func() error {
+		t.noteDeleted(m.Layers)
+		return t.d.store.DeleteLayers(m.Group, m.Layers)
+	}
 	remote := func(d ashlar.DiskID) wire.Message {
 		c := *m
 		c.Disk = d

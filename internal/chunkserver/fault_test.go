@@ -235,6 +235,7 @@ func TestDeletedChunksGoFromAMemberThatWasAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.change(1, func(*ashlar.Group) {})            // in its epoch the primary remembers the deletion
 	c.mustWrite(1, 7, 0, 64<<10, pattern(4096, 9)) // made anew: what was before it must not come back
 	c.nodes[1].start()
 	c.eventually("in-sync", func() bool { return c.inSync(1) == 2 })

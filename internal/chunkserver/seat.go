@@ -45,6 +45,10 @@ type seat struct {
 	// cuts are those known to be made on all members, in cutsEpoch.
 	cuts      map[ashlar.LayerID]ashlar.Generation
 	cutsEpoch ashlar.Epoch
+	// deleted are layers that were deleted in deletedEpoch, in their order.
+	deleted      map[ashlar.LayerID]struct{}
+	deletedOrder []ashlar.LayerID
+	deletedEpoch ashlar.Epoch
 
 	work       sync.WaitGroup // actions being carried out
 	equalising chan struct{}  // one for each range being made equal
@@ -84,6 +88,9 @@ func newSeat(l *life, d *disk, k seatKey) *seat {
 func (t *seat) gate(op *replication.Op) error {
 	if t.l.fenced(op.Write.Session) {
 		return ashlar.NoSession
+	}
+	if t.isDeleted(op.Write.Layer) {
+		return ashlar.Stale
 	}
 	if op.Write.Gen < t.d.store.Generation(t.group, op.Write.Layer) {
 		return ashlar.WrongGeneration // I-10

@@ -60,10 +60,13 @@ func checkWrite(w *wire.Write) error {
 // it returns only when nobody reads it any more; a caller that gave up meets
 // its write withdrawn, or finished.
 func (t *seat) write(ctx context.Context, w *wire.Write) error {
-	if t.l.s.clk.Now().Before(t.fullUntil()) {
+	if t.l.s.clk.Now().Before(t.fullUntil()) && t.takesRoom(w) {
 		return ashlar.E("write", ashlar.NoSpace, fmt.Sprintf("pg %d", t.group), errors.New("a member's disk is full"))
 	}
 	if err := t.enough(); err != nil {
+		return err
+	}
+	if err := t.sound(ctx, w); err != nil {
 		return err
 	}
 	wait := &waiter{done: make(chan struct{})}
@@ -97,6 +100,42 @@ func (t *seat) write(ctx context.Context, w *wire.Write) error {
 		return wait.err
 	}
 	return t.answerable()
+}
+
+// takesRoom tells whether a write needs room that its blocks do not have yet.
+func (t *seat) takesRoom(w *wire.Write) bool {
+	if w.Flags&wire.WriteZero != 0 {
+		return false
+	}
+	held, err := t.d.store.Holds(chunkstore.Key{Group: t.group, Layer: w.Layer, Index: w.Chunk}, w.Off, w.Len)
+	return err != nil || !held
+}
+
+// sound verifies the blocks of which a write changes only a part, and mends
+// what is damaged. A block of which no member has a good copy can not be
+// changed in part; that is told before the write is ordered, because every
+// member would fail at it.
+func (t *seat) sound(ctx context.Context, w *wire.Write) error {
+	const b = ashlar.BlockSize
+	first, last := w.Off/b*b, (w.Off+w.Len-1)/b*b
+	edges := [2]uint32{first, last}
+	partial := [2]bool{w.Off != first || w.Off+w.Len < first+b, last != first && w.Off+w.Len < last+b}
+	k := chunkstore.Key{Group: t.group, Layer: w.Layer, Index: w.Chunk}
+	for i, off := range edges {
+		if !partial[i] {
+			continue
+		}
+		buf := rpc.GetBuffer(b)
+		_, _, err := t.d.store.Read(k, off, b, buf)
+		if bad := damage(err); bad != nil {
+			_, _, err = t.readMended(ctx, &wire.Read{Address: w.Address, Off: off, Len: b}, buf, bad)
+		}
+		rpc.PutBuffer(buf)
+		if errors.Is(err, ashlar.Corrupt) {
+			return err // any other is found again where it is dealt with
+		}
+	}
+	return nil
 }
 
 // join waits for the same write that an earlier request ordered.

@@ -182,6 +182,33 @@ func (d *Disk) Export(k Key, off, n uint32, dst []byte) (states []byte, sums []u
 	return states, sums, dst[:at], nil
 }
 
+// Holds tells whether every block that [off, off+n) touches holds data: writing
+// there takes no room.
+func (d *Disk) Holds(k Key, off, n uint32) (bool, error) {
+	c, err := d.get(k)
+	if err != nil {
+		return false, err
+	}
+	defer d.handles.release(c)
+	if n == 0 || c.state.Load() != opened || uint64(off)+uint64(n) > uint64(c.hdr.size) {
+		return false, nil
+	}
+	s := scratches.Get().(*scratch)
+	defer s.put()
+	b0, b1 := int(off/block), int((off+n-1)/block)
+	regs, err := d.records(c, b0/perRegion, b1/perRegion, s.regs)
+	if err != nil {
+		return false, err
+	}
+	s.regs = regs
+	for b := b0; b <= b1; b++ {
+		if regs[b/perRegion-b0/perRegion].state(b%perRegion) != Data {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // Sums returns the state and checksum of every block of a chunk up to the
 // last that is not absent, without reading the data.
 func (d *Disk) Sums(k Key) (states []byte, sums []uint32, err error) {

@@ -76,6 +76,7 @@ func (c *cluster) measureReturn(ctx context.Context, away time.Duration) (ok boo
 	}
 	l := c.load()
 	defer l.stop()
+	l.watch(ctx, quietTime) // files are made in whole groups, and then written
 	undo, err := kill(c, n)
 	if err != nil {
 		return false, err
