@@ -1,7 +1,11 @@
 package sim
 
 import (
+	"context"
 	"time"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 // inject carries out a fault and arranges its end. It runs as nobody: the
@@ -73,6 +77,11 @@ func (r *run) begin(f Fault) (end func()) {
 	case onDisk:
 		if m != nil {
 			return r.onDisk(m, f)
+		}
+	case drain:
+		if m != nil && m.roles.chunkserver {
+			r.askAdmin(&wire.SetNode{Name: m.name, Drain: true})
+			return func() { r.askAdmin(&wire.SetNode{Name: m.name, Undrain: true}) }
 		}
 	case setting:
 		if m != nil {
@@ -153,4 +162,17 @@ func (r *run) onDisk(m *Machine, f Fault) func() {
 			m.start()
 		}
 	}
+}
+
+// askAdmin has the administrator's client ask for a change, for as long as it
+// takes.
+func (r *run) askAdmin(m wire.Message) {
+	defer setNode(setNode(r.admin.node))
+	r.ends.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), repairTimeout)
+		defer cancel()
+		if err := r.admin.conn.Do(ctx, ashlar.Cred{Checked: true}, m, nil); err != nil {
+			r.c.trace.add("change %T: %v", m, err)
+		}
+	})
 }

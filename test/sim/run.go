@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,6 +56,11 @@ func Run(conf Config, schedule Schedule, dir string) (*Result, error) {
 	if err == nil {
 		r.disturb()
 		err = r.settle(res)
+	}
+	for _, f := range schedule {
+		if err == nil && (f.Kind == lose || f.Kind == rot) {
+			err = r.afterwards(f)
+		}
 	}
 	if err == nil {
 		err = r.readAll()
@@ -156,6 +162,9 @@ func (r *run) disturb() {
 	}
 	start := time.Now()
 	for _, f := range r.schedule {
+		if f.Kind == lose || f.Kind == rot {
+			continue
+		}
 		time.Sleep(time.Until(start.Add(f.At)))
 		r.mu.Lock()
 		r.inject(f)
@@ -328,4 +337,61 @@ func (r *run) clientNamed(name string) *client {
 		}
 	}
 	return nil
+}
+
+// afterwards carries out a fault that comes when all is well, and waits until
+// it is again.
+func (r *run) afterwards(f Fault) error {
+	m := r.c.byName[f.Who]
+	if m == nil || !m.roles.chunkserver {
+		return nil
+	}
+	r.c.trace.add("fault %v", f)
+	d := m.disks[1]
+	if f.Kind == rot {
+		where, err := d.Rot(func(name string) bool { return strings.Contains(name, "/chunks/") })
+		r.c.trace.add("rot %s", where)
+		if err != nil || where == "" {
+			return err
+		}
+		return r.mended(m)
+	}
+	m.kill()
+	d.Replace()
+	if err := errors.Join(d.mem.MkdirAll(d.path), d.mem.SyncDir("/")); err != nil {
+		return err
+	}
+	m.start()
+	// The administrator says that the old disk does not come back.
+	if err := eventually(repairTimeout, func() error { return r.forget(m) }); err != nil {
+		return fmt.Errorf("forget the lost disk of %s: %w", m.name, err)
+	}
+	if err := eventually(repairTimeout, r.redundant); err != nil {
+		return fmt.Errorf("%v after the loss of a disk of %s: %w", repairTimeout, m.name, err)
+	}
+	return nil
+}
+
+// mended scrubs until no damage is found any more: what one pass finds it
+// mends.
+func (r *run) mended(m *Machine) error {
+	defer setNode(setNode(r.admin.node))
+	return eventually(repairTimeout, func() error { return r.scrub() })
+}
+
+// forget removes the disk of a machine that is not there any more.
+func (r *run) forget(m *Machine) error {
+	st, err := r.status()
+	if err != nil {
+		return err
+	}
+	for _, d := range st.Disks {
+		if d.Node == m.name && d.State == "offline" {
+			defer setNode(setNode(r.admin.node))
+			ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+			defer cancel()
+			return r.admin.conn.Do(ctx, ashlar.Cred{Checked: true}, &wire.SetDisk{Disk: ashlar.DiskID(d.ID), Remove: true, Force: true}, nil)
+		}
+	}
+	return fmt.Errorf("no disk of %s is offline", m.name)
 }

@@ -41,6 +41,9 @@ const (
 	reset   = "reset"    // the connections between two
 	onDisk  = "disk"     // of a machine
 	setting = "setclock" // the time of day of a machine
+	drain   = "drain"    // a chunkserver, taken back after
+	lose    = "lose"     // what is on a disk, for ever; at most one in a run
+	rot     = "rot"      // a bit of a chunk at rest; after all else
 )
 
 // diskFaults are the things that a disk does, by name.
@@ -85,7 +88,7 @@ func (s Schedule) Write(w io.Writer) error {
 
 // words is how many words follow the kind, before the duration.
 var words = map[string]int{
-	kill: 1, pause: 1, power: 1, dark: 0, cut: 2, deaf: 2, isolate: 1, slow: 1, lossy: 0, reset: 2, onDisk: 3, setting: 1,
+	kill: 1, pause: 1, power: 1, dark: 0, cut: 2, deaf: 2, isolate: 1, slow: 1, lossy: 0, reset: 2, onDisk: 3, setting: 1, drain: 1, lose: 1, rot: 1,
 }
 
 // ReadSchedule reads what Write wrote; empty lines and those that begin with
@@ -165,7 +168,7 @@ func draw(conf Config, length time.Duration) Schedule {
 	client := func() string { return fmt.Sprintf("c%d", 1+rng.IntN(conf.Clients)) }
 	// What is likely differs from run to run, so that some see much of one.
 	weights := map[string]int{
-		kill: 6, pause: 6, cut: 3, deaf: 3, isolate: 4, slow: 1, lossy: 1, reset: 2, onDisk: 3, setting: 1,
+		kill: 6, pause: 6, cut: 3, deaf: 3, isolate: 4, slow: 1, lossy: 1, reset: 2, onDisk: 3, setting: 1, drain: 2,
 	}
 	if conf.Durable {
 		weights[power], weights[dark] = 6, 1
@@ -209,5 +212,22 @@ func draw(conf Config, length time.Duration) Schedule {
 		out = append(out, f)
 	}
 	slices.SortStableFunc(out, func(a, b Fault) int { return int(a.At - b.At) })
+	return append(out, after(conf, rng, length)...)
+}
+
+// after draws what is tried once all is well again: the loss of a whole disk,
+// and a bit that rots. They are the single failure of a run, because a copy
+// that is lost or damaged is one less.
+func after(conf Config, rng *rand.Rand, length time.Duration) (out Schedule) {
+	who := func() string {
+		first := max(0, conf.Masters-conf.Chunkservers)
+		return fmt.Sprintf("n%d", first+1+rng.IntN(conf.Chunkservers))
+	}
+	if rng.IntN(4) == 0 {
+		out = append(out, Fault{At: length, Kind: lose, Who: who()})
+	}
+	if rng.IntN(3) == 0 {
+		out = append(out, Fault{At: length + time.Second, Kind: rot, Who: who()})
+	}
 	return out
 }
