@@ -120,6 +120,16 @@ func (l *Layout) Locate(off, n uint64) (Extent, error) {
 	}, nil
 }
 
+// SegmentOf returns the segment that a chunk belongs to.
+func (l *Layout) SegmentOf(chunk uint32) (s Segment, ok bool) {
+	for i := len(l.Segments) - 1; i >= 0; i-- {
+		if l.Segments[i].First <= chunk {
+			return l.Segments[i], true
+		}
+	}
+	return Segment{}, false
+}
+
 // Group returns the placement group of a chunk.
 func (l *Layout) Group(chunk uint32) (PGID, bool) {
 	for i := len(l.Segments) - 1; i >= 0; i-- {

@@ -476,7 +476,7 @@ const testChunk = 1 << 20
 func (c *testbed) makeWrite(g *ashlar.Group, layer ashlar.LayerID, chunk, off uint32, data []byte, seq uint64) *wire.Write {
 	return &wire.Write{
 		Address: c.address(g, layer, chunk), Seq: seq, Off: off, Len: uint32(len(data)), ChunkSize: testChunk, Data: data,
-		Sums: checksum.Append(nil, uint64(off), data), Hint: "/a/file",
+		Sums: checksum.Append(nil, uint64(off), data), Origin: wire.Origin{Hint: "/a/file"},
 	}
 }
 

@@ -144,7 +144,7 @@ func (d *disk) force(k chunkstore.Key, w *chunkstore.Write) error {
 	} else {
 		copy(buf[w.Off-lo:], w.Data)
 	}
-	c := &wire.Copy{ChunkSize: w.ChunkSize, Owner: w.Owner, Hint: w.Hint, Off: lo, Data: buf, Sums: checksum.Append(nil, 0, buf)}
+	c := &wire.Copy{ChunkSize: w.ChunkSize, Origin: w.Origin, Off: lo, Data: buf, Sums: checksum.Append(nil, 0, buf)}
 	for range len(buf) / b {
 		c.States = append(c.States, chunkstore.Data)
 	}
@@ -266,7 +266,7 @@ func (t *seat) mendRange(ctx context.Context, k chunkstore.Key, off, n uint32, e
 		err := t.l.s.cfg.RPC.Call(fctx, t.addr(m), req, &rep)
 		cancel()
 		if err == nil {
-			c := &wire.Copy{Off: off, States: rep.States, Sums: rep.Sums, Data: rep.Data}
+			c := &wire.Copy{Off: off, End: rep.End, States: rep.States, Sums: rep.Sums, Data: rep.Data}
 			if err = t.describe(k, c); err == nil {
 				err = t.d.store.Import(k, c, e)
 			}
@@ -291,6 +291,6 @@ func (t *seat) describe(k chunkstore.Key, c *wire.Copy) error {
 	if !ok || info.Damaged {
 		return ashlar.E("mend", ashlar.Corrupt, k.String(), errors.New("its header is damaged"))
 	}
-	c.ChunkSize, c.Owner, c.Hint = info.ChunkSize, info.Owner, info.Hint
+	c.ChunkSize, c.Origin = info.ChunkSize, info.Origin
 	return nil
 }

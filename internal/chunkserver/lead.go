@@ -130,13 +130,16 @@ func (t *seat) export(layer ashlar.LayerID, chunk, off, n uint32, e ashlar.Epoch
 		return nil, ashlar.E("export", ashlar.Corrupt, k.String(), errors.New("its header is damaged"))
 	}
 	if ok {
-		c.ChunkSize, c.Owner, c.Hint = info.ChunkSize, info.Owner, info.Hint
+		c.ChunkSize, c.Origin = info.ChunkSize, info.Origin
 		n = min(n, info.ChunkSize-min(off, info.ChunkSize))
 	}
 	if n == 0 {
 		return c, nil
 	}
-	c.States, c.Sums, c.Data, err = t.d.store.Export(k, off, n, make([]byte, n))
+	if c.States, c.Sums, c.Data, err = t.d.store.Export(k, off, n, make([]byte, n)); err != nil {
+		return nil, err
+	}
+	c.End, err = t.d.store.End(k, off, n)
 	return c, err
 }
 

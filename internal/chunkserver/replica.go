@@ -307,6 +307,9 @@ func (s *Server) handleFetch(_ context.Context, r *rpc.Request) (wire.Message, e
 	rep := &wire.FetchReply{}
 	k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
 	rep.States, rep.Sums, rep.Data, err = t.d.store.Export(k, m.Off, m.Len, r.Buffer(int(m.Len)))
+	if err == nil {
+		rep.End, err = t.d.store.End(k, m.Off, m.Len)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -224,7 +224,7 @@ func (t *seat) store(w *wire.Write, e ashlar.Epoch, force bool) error {
 	k := chunkstore.Key{Group: t.group, Layer: w.Layer, Index: w.Chunk}
 	cw := chunkstore.Write{
 		Off: w.Off, Len: w.Len, Zero: w.Flags&wire.WriteZero != 0, Data: w.Data, Sums: w.Sums,
-		ChunkSize: w.ChunkSize, Owner: w.Owner, Hint: w.Hint, Epoch: e,
+		ChunkSize: w.ChunkSize, Origin: w.Origin, Epoch: e,
 	}
 	err := t.d.store.Write(k, &cw)
 	if force && errors.Is(err, ashlar.NoSpace) {

@@ -8,6 +8,7 @@ import (
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/checksum"
 	"github.com/ashlarfs/ashlar/internal/vfs"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 func benchDisk(b *testing.B) *Disk {
@@ -32,7 +33,7 @@ func benchWrite(b *testing.B, d *Disk, k Key, w *Write) {
 }
 
 func dataWrite(off uint32, data []byte) *Write {
-	return &Write{Off: off, Len: uint32(len(data)), Data: data, Sums: checksum.Append(nil, uint64(off), data), ChunkSize: 64 << 20, Epoch: 1, Hint: "/some/file"}
+	return &Write{Off: off, Len: uint32(len(data)), Data: data, Sums: checksum.Append(nil, uint64(off), data), ChunkSize: 64 << 20, Epoch: 1, Origin: wire.Origin{Hint: "/some/file"}}
 }
 
 // Two system calls: data, record. No allocation. About 3 µs.

@@ -11,7 +11,7 @@ import (
 )
 
 // Import stores blocks exported by another member: Off, States, Sums, Data,
-// ChunkSize, Owner, Hint and Replace of in are used. The checksums are verified
+// End, ChunkSize, Origin and Replace of in are used. The checksums are verified
 // first. Repairs may use most of the reserve of a full disk. Replace first
 // makes the whole chunk absent, which also mends a damaged header: until the
 // rest was imported too, the chunk must not be served. Without Replace a
@@ -71,10 +71,11 @@ func (d *Disk) importBlocks(c *chunk, in *wire.Copy, epoch ashlar.Epoch) error {
 		return err
 	}
 	defer e.s.put()
+	e.how, e.end = imported, uint64(in.End)
 	if err := d.space.take(e.missing()*block, true); err != nil {
 		return err
 	}
-	if err := d.prepare(c, in.ChunkSize, in.Owner, in.Hint, epoch); err != nil {
+	if err := d.prepare(c, in.ChunkSize, &in.Origin, epoch); err != nil {
 		return err
 	}
 	var holes []Region
@@ -185,7 +186,7 @@ func (d *Disk) Accept(k Key, off, n uint32, epoch ashlar.Epoch) (blocks int, err
 	if blocks == 0 {
 		return 0, nil
 	}
-	if err := d.prepare(c, c.hdr.size, 0, "", epoch); err != nil {
+	if err := d.prepare(c, c.hdr.size, nil, epoch); err != nil {
 		return 0, err
 	}
 	d.accepted.Add(uint64(blocks))

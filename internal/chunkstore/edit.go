@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 // scratch is the memory of one operation.
@@ -37,6 +38,8 @@ type edit struct {
 	r0     int // first region
 	regs   []region
 	epoch  ashlar.Epoch
+	how    change
+	end    uint64 // of what is written, or where it is cut, in the chunk
 	s      *scratch
 }
 
@@ -86,7 +89,7 @@ func (c *chunk) at(b int) int64 { return dataOff(c.hdr.size) + int64(b)*block }
 
 // prepare makes the chunk durably marked dirty (I-8) and gives it a file. c.wmu
 // must be held.
-func (d *Disk) prepare(c *chunk, size uint32, owner ashlar.Inode, hint string, epoch ashlar.Epoch) error {
+func (d *Disk) prepare(c *chunk, size uint32, origin *wire.Origin, epoch ashlar.Epoch) error {
 	err := d.markDirty(c)
 	if err != nil || c.state.Load() != absent {
 		return err
@@ -99,11 +102,12 @@ func (d *Disk) prepare(c *chunk, size uint32, owner ashlar.Inode, hint string, e
 	if err != nil {
 		return d.ioErr("create", c.key, err)
 	}
-	if len(hint) > HintMax {
-		hint = hint[len(hint)-HintMax:]
-	}
 	c.mu.Lock()
-	c.hdr = chunkHeader{cluster: d.id.cluster, key: c.key, size: size, owner: owner, hint: hint, changed: epoch}
+	c.hdr = chunkHeader{cluster: d.id.cluster, key: c.key, size: size, changed: epoch}
+	if origin != nil {
+		c.hdr.origin = *origin
+		c.hdr.origin.Hint = origin.Hint[max(0, len(origin.Hint)-HintMax):]
+	}
 	c.pages = make([]*metaPage, c.pageCount())
 	c.pages[0] = &metaPage{}
 	c.mu.Unlock()
@@ -135,6 +139,7 @@ func (d *Disk) commit(e *edit) error {
 	c := e.c
 	for i := range e.regs {
 		e.regs[i].epoch = e.epoch
+		e.regs[i].end = e.regionEnd(i)
 	}
 	end := e.r0 + len(e.regs)
 	from := e.r0

@@ -3,10 +3,12 @@ package chunkstore
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/checksum"
 	"github.com/ashlarfs/ashlar/internal/vfs/header"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 // A chunk file, version 1 (docs/format/chunk.md). Integers are little-endian.
@@ -21,9 +23,14 @@ import (
 //	  88  owner          u64, inode
 //	  96  changed        u64, the epoch of the chunk's last change
 //	 104  hint crc       u32, CRC-32C of the hint
-//	 108  reserved       16 bytes, zero
+//	 108  uid            u32
+//	 112  gid            u32
+//	 116  mode           u16
+//	 118  width          u8, of the layout's segment; 0: not known
+//	 119  unit           u8, log2 of its stripe unit
+//	 120  first          u32, index of the segment's first chunk
 //	 124  crc            u32, CRC-32C of bytes 64-123
-//	 128  hint           1024 bytes, path of the owner
+//	 128  hint           1024 bytes, "volume:/path" of the owner
 //	1152  region record  128 bytes for each 64 KiB of the chunk, in order
 //	   D  data           block b of the chunk at D + 4096 b
 //
@@ -39,14 +46,15 @@ import (
 //	 64  states    u32, two bits a block, block 0 lowest: see State
 //	 68  reserved  u32, zero
 //	 72  epoch     u64, of the region's last change
-//	 80  reserved  44 bytes, zero
+//	 80  end       u32, of the last byte written in the region
+//	 84  reserved  40 bytes, zero
 //	124  crc       u32, CRC-32C of bytes 0-123, begun with s xor 2654435761 r,
 //	               where s is the CRC-32C of group u32, layer u64, index u32
 //	               and r the region's number
 const (
 	chunkVersion = 1
 	// HintMax is how much of a path hint is kept, in bytes.
-	HintMax = 1024
+	HintMax = wire.HintMax
 
 	fixedOff    = header.Size
 	fixedEnd    = 128
@@ -101,9 +109,8 @@ type chunkHeader struct {
 	cluster ashlar.ClusterID
 	key     Key
 	size    uint32
-	owner   ashlar.Inode
 	changed ashlar.Epoch
-	hint    string
+	origin  wire.Origin
 }
 
 // encode fills b, recordsOff bytes.
@@ -115,12 +122,33 @@ func (h *chunkHeader) encode(b []byte) {
 	le.PutUint32(b[68:], h.key.Index)
 	le.PutUint64(b[72:], uint64(h.key.Layer))
 	le.PutUint32(b[80:], h.size)
-	le.PutUint16(b[86:], uint16(len(h.hint)))
-	le.PutUint64(b[88:], uint64(h.owner))
+	le.PutUint16(b[86:], uint16(len(h.origin.Hint)))
+	le.PutUint64(b[88:], uint64(h.origin.Owner))
 	le.PutUint64(b[96:], uint64(h.changed))
-	le.PutUint32(b[104:], checksum.Of([]byte(h.hint)))
+	le.PutUint32(b[104:], checksum.Of([]byte(h.origin.Hint)))
+	h.encodeOrigin(b)
 	le.PutUint32(b[124:], checksum.Of(b[fixedOff:124]))
-	copy(b[fixedEnd:], h.hint)
+	copy(b[fixedEnd:], h.origin.Hint)
+}
+
+func (h *chunkHeader) encodeOrigin(b []byte) {
+	le, o := binary.LittleEndian, &h.origin
+	le.PutUint32(b[108:], o.UID)
+	le.PutUint32(b[112:], o.GID)
+	le.PutUint16(b[116:], o.Mode)
+	if o.Unit > 0 {
+		b[118], b[119] = o.Width, byte(bits.Len32(o.Unit)-1)
+		le.PutUint32(b[120:], o.First)
+	}
+}
+
+func (h *chunkHeader) decodeOrigin(b []byte) {
+	le, o := binary.LittleEndian, &h.origin
+	o.Owner = ashlar.Inode(le.Uint64(b[88:]))
+	o.UID, o.GID, o.Mode = le.Uint32(b[108:]), le.Uint32(b[112:]), le.Uint16(b[116:])
+	if o.Width = b[118]; o.Width > 0 && b[119] < 32 {
+		o.Unit, o.First = 1<<b[119], le.Uint32(b[120:])
+	}
 }
 
 // decodeChunkHeader reads the header of a chunk of a cluster. A damaged hint
@@ -144,14 +172,14 @@ func decodeChunkHeader(b []byte, cluster ashlar.ClusterID, name string) (chunkHe
 	h.cluster = fh.Cluster
 	h.key = Key{Group: ashlar.PGID(le.Uint32(b[64:])), Index: le.Uint32(b[68:]), Layer: ashlar.LayerID(le.Uint64(b[72:]))}
 	h.size = le.Uint32(b[80:])
-	h.owner = ashlar.Inode(le.Uint64(b[88:]))
+	h.decodeOrigin(b)
 	h.changed = ashlar.Epoch(le.Uint64(b[96:]))
 	n := int(le.Uint16(b[86:]))
 	if !validChunkSize(h.size) || n > HintMax || le.Uint16(b[84:]) != 0 {
 		return bad("chunk size %d, hint of %d bytes, shard %d", h.size, n, le.Uint16(b[84:]))
 	}
 	if hint := b[fixedEnd : fixedEnd+n]; checksum.Of(hint) == le.Uint32(b[104:]) {
-		h.hint = string(hint)
+		h.origin.Hint = string(hint)
 	}
 	return h, nil
 }
@@ -161,6 +189,12 @@ type region struct {
 	sums   [perRegion]uint32
 	states uint32
 	epoch  ashlar.Epoch
+	end    uint32 // of the last byte written, as far as is known
+}
+
+// blocksEnd returns where the last block that is not absent ends.
+func (r *region) blocksEnd() uint32 {
+	return uint32((bits.Len32(r.states)+1)/2) * ashlar.BlockSize
 }
 
 func (r *region) state(block int) State { return State(r.states >> (2 * block) & 3) }
@@ -198,7 +232,8 @@ func (r *region) encode(b []byte, salt uint32, index int) {
 	le.PutUint32(b[64:], r.states)
 	le.PutUint32(b[68:], 0)
 	le.PutUint64(b[72:], uint64(r.epoch))
-	clear(b[80:124])
+	le.PutUint32(b[80:], r.end)
+	clear(b[84:124])
 	le.PutUint32(b[124:], recordSum(salt, index, b))
 }
 
@@ -219,6 +254,7 @@ func (r *region) decode(b []byte, salt uint32, index int) bool {
 	}
 	r.states = le.Uint32(b[64:])
 	r.epoch = ashlar.Epoch(le.Uint64(b[72:]))
+	r.end = min(le.Uint32(b[80:]), r.blocksEnd())
 	return true
 }
 

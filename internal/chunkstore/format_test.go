@@ -18,7 +18,8 @@ import (
 var testCluster = ashlar.ClusterID{7}
 
 func TestAChunkHeaderReadsBack(t *testing.T) {
-	h := chunkHeader{cluster: testCluster, key: Key{1, 2, 3}, size: 64 << 20, owner: 9, changed: 8, hint: "/x/y"}
+	h := chunkHeader{cluster: testCluster, key: Key{1, 2, 3}, size: 64 << 20, changed: 8,
+		origin: wire.Origin{Owner: 9, UID: 1000, GID: 100, Mode: 0o644, Width: 4, Unit: 1 << 20, First: 5, Hint: "main:/x/y"}}
 	b := make([]byte, recordsOff)
 	h.encode(b)
 	got, err := decodeChunkHeader(b, testCluster, "c")
@@ -36,8 +37,8 @@ func TestAChunkHeaderReadsBack(t *testing.T) {
 		b[i] ^= 1
 	}
 	b[fixedEnd] ^= 1
-	if got, err := decodeChunkHeader(b, testCluster, "c"); err != nil || got.hint != "" {
-		t.Errorf("a damaged hint: %q %v", got.hint, err)
+	if got, err := decodeChunkHeader(b, testCluster, "c"); err != nil || got.origin.Hint != "" {
+		t.Errorf("a damaged hint: %q %v", got.origin.Hint, err)
 	}
 }
 
@@ -367,10 +368,10 @@ func TestAfterPowerLossKeptResultsAreHorizons(t *testing.T) {
 
 func FuzzChunkHeader(f *testing.F) {
 	b := make([]byte, recordsOff)
-	(&chunkHeader{cluster: testCluster, key: Key{1, 2, 3}, size: 1 << 20, hint: "/x"}).encode(b)
+	(&chunkHeader{cluster: testCluster, key: Key{1, 2, 3}, size: 1 << 20, origin: wire.Origin{Hint: "/x"}}).encode(b)
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if h, err := decodeChunkHeader(b, testCluster, "c"); err == nil && (!validChunkSize(h.size) || len(h.hint) > HintMax) {
+		if h, err := decodeChunkHeader(b, testCluster, "c"); err == nil && (!validChunkSize(h.size) || len(h.origin.Hint) > HintMax) {
 			t.Errorf("%+v", h)
 		}
 	})

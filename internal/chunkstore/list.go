@@ -14,8 +14,7 @@ type ChunkInfo struct {
 	Key          Key
 	ChangedEpoch ashlar.Epoch
 	ChunkSize    uint32
-	Owner        ashlar.Inode
-	Hint         string
+	wire.Origin
 	// Damaged says that its header can not be read; the fields before are
 	// empty then.
 	Damaged bool
@@ -115,5 +114,5 @@ func (d *Disk) Info(key Key) (ChunkInfo, bool, error) {
 	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return ChunkInfo{Key: key, ChangedEpoch: c.hdr.changed, ChunkSize: c.hdr.size, Owner: c.hdr.owner, Hint: c.hdr.hint}, true, nil
+	return ChunkInfo{Key: key, ChangedEpoch: c.hdr.changed, ChunkSize: c.hdr.size, Origin: c.hdr.origin}, true, nil
 }

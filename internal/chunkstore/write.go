@@ -7,6 +7,7 @@ import (
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/checksum"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 const (
@@ -27,12 +28,11 @@ type Write struct {
 	Data []byte
 	// Sums are CRC-32C, one for each piece of Data that lies in one block.
 	Sums []uint32
-	// ChunkSize, Owner and Hint go into the header of a chunk made by this
-	// write; ChunkSize must be that of an existing one.
+	// ChunkSize and Origin go into the header of a chunk made by this write;
+	// ChunkSize must be that of an existing one.
 	ChunkSize uint32
-	Owner     ashlar.Inode
-	Hint      string
-	Epoch     ashlar.Epoch
+	wire.Origin
+	Epoch ashlar.Epoch
 }
 
 // Damage says which blocks of a chunk are damaged. It is the detail of an
@@ -154,6 +154,7 @@ func (d *Disk) writeData(c *chunk, w *Write) error {
 		return err
 	}
 	defer e.s.put()
+	e.how, e.end = wrote, uint64(w.Off)+uint64(w.Len)
 	if err := d.space.take(e.missing()*block, false); err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (d *Disk) writeData(c *chunk, w *Write) error {
 	if err != nil {
 		return err
 	}
-	if err := d.prepare(c, w.ChunkSize, w.Owner, w.Hint, w.Epoch); err != nil {
+	if err := d.prepare(c, w.ChunkSize, &w.Origin, w.Epoch); err != nil {
 		return err
 	}
 	at := c.at(e.b0)
@@ -246,12 +247,13 @@ func (d *Disk) writeZero(c *chunk, w *Write) error {
 		return err
 	}
 	defer e.s.put()
-	return d.zeroRange(e, w.Off, w.Off+w.Len, Zero, w.ChunkSize, w.Owner, w.Hint)
+	e.how, e.end = wrote, uint64(w.Off)+uint64(w.Len)
+	return d.zeroRange(e, w.Off, w.Off+w.Len, Zero, w.ChunkSize, &w.Origin)
 }
 
 // zeroRange makes [off, end), which the edit covers, zeros: whole blocks get
 // the state, those cut by an edge keep their other bytes.
-func (d *Disk) zeroRange(e *edit, off, end uint32, state State, size uint32, owner ashlar.Inode, hint string) error {
+func (d *Disk) zeroRange(e *edit, off, end uint32, state State, size uint32, origin *wire.Origin) error {
 	var edges [2]struct {
 		b int
 		p []byte
@@ -281,7 +283,7 @@ func (d *Disk) zeroRange(e *edit, off, end uint32, state State, size uint32, own
 		}
 		e.set(b, state, 0)
 	}
-	if err := d.prepare(e.c, size, owner, hint, e.epoch); err != nil {
+	if err := d.prepare(e.c, size, origin, e.epoch); err != nil {
 		return err
 	}
 	for _, x := range edges[:n] {

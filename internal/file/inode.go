@@ -148,6 +148,7 @@ func (i *inode) merge(e *wire.Entry, own bool) {
 		}
 		i.attr, i.valid = e.Attr, true
 		i.setObject(&e.Object)
+		i.setOrigin(e)
 	}
 	i.mu.Unlock()
 	if newer {
@@ -165,7 +166,24 @@ func (i *inode) setObject(o *wire.Object) {
 	if r := i.ref; r != nil && (r.Layer != o.Layer || r.Gen != o.Gen) {
 		i.wasCut()
 	}
-	i.ref = &Ref{Object: *o, Owner: i.id}
+	ref := Ref{Object: *o, Owner: i.id}
+	if i.ref != nil {
+		ref.Hint = i.ref.Hint
+	}
+	i.ref = &ref
+}
+
+// setOrigin takes over what new chunks note of the file: its attributes, and
+// its name if the leader says it. mu must be held.
+func (i *inode) setOrigin(e *wire.Entry) {
+	ref := *i.ref
+	ref.UID, ref.GID, ref.Mode = e.Attr.UID, e.Attr.GID, e.Attr.Mode
+	if e.Hint != "" {
+		ref.Hint = e.Hint
+	}
+	if old := i.ref; ref.UID != old.UID || ref.GID != old.GID || ref.Mode != old.Mode || ref.Hint != old.Hint {
+		i.ref = &ref
+	}
 }
 
 // wasCut forgets how far writes reached that were in the object before

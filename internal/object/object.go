@@ -70,8 +70,19 @@ const (
 // note for finding it from the disks alone. It is not changed while in use.
 type Ref struct {
 	wire.Object
-	Owner ashlar.Inode
-	Hint  string
+	Owner    ashlar.Inode
+	UID, GID uint32
+	Mode     uint16
+	Hint     string
+}
+
+// origin is what a chunk of the object notes.
+func (r *Ref) origin(chunk uint32) wire.Origin {
+	o := wire.Origin{Owner: r.Owner, UID: r.UID, GID: r.GID, Mode: r.Mode, Hint: r.Hint}
+	if s, ok := r.Layout.SegmentOf(chunk); ok {
+		o.Width, o.Unit, o.First = uint8(len(s.Groups)), s.StripeUnit, s.First
+	}
+	return o
 }
 
 // Masters is what the store needs of a session. masterconn.Conn is one.

@@ -35,7 +35,7 @@ func (s *Store) writeRange(ctx context.Context, ref *Ref, p []byte, n, off uint6
 	return parallel(pieces, func(x *piece) error {
 		w := &writeRequest{store: s}
 		w.msg = wire.Write{
-			Flags: flags, Off: x.Off, Len: x.Len, ChunkSize: ref.Layout.ChunkSize, Owner: ref.Owner, Hint: ref.Hint, Data: x.data,
+			Flags: flags, Off: x.Off, Len: x.Len, ChunkSize: ref.Layout.ChunkSize, Origin: ref.origin(x.Chunk), Data: x.data,
 		}
 		w.ref, w.chunk = ref, x.Chunk
 		if x.data != nil {

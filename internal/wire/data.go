@@ -73,18 +73,17 @@ const (
 // and stays the same in retries; Lowest is the lowest unanswered one (I-7).
 // Sums are CRC-32C, one for each piece of the payload that lies in one
 // 4 KiB block of the chunk; they are verified before anything is stored.
-// Owner and Hint go into the header of a chunk made by this write, so that
-// names can be found from disks alone.
+// Origin goes into the header of a chunk made by this write, so that names
+// can be found from disks alone.
 type Write struct {
 	Address
+	Origin
 	Seq       uint64
 	Lowest    uint64
 	Flags     uint32
 	Off       uint32
 	Len       uint32
 	ChunkSize uint32
-	Owner     ashlar.Inode
-	Hint      string
 	Sums      []uint32
 	Data      []byte // payload; Len bytes unless WriteZero
 }
@@ -101,8 +100,7 @@ func (m *Write) Fields(c *Codec) {
 	U32(c, &m.Off)
 	U32(c, &m.Len)
 	U32(c, &m.ChunkSize)
-	U64(c, &m.Owner)
-	Text(c, &m.Hint, ashlar.PathMax)
+	m.Origin.fields(c)
 	U32s(c, &m.Sums, SumsMax)
 }
 

@@ -209,7 +209,13 @@ type Entry struct {
 	Attr    ashlar.Attr
 	Created bool
 	Object  Object
+	// Hint is the file's present "volume:/path", at most HintMax bytes from its
+	// end; only in answers to what begins writing (Make, Open, Grow).
+	Hint string
 }
+
+// HintMax is how much of a path goes into a hint, in bytes.
+const HintMax = 1024
 
 // Kind implements Message.
 func (*Entry) Kind() Kind { return kindEntry }
@@ -219,6 +225,7 @@ func (m *Entry) Fields(c *Codec) {
 	CodeAttr(c, &m.Attr)
 	Bool(c, &m.Created)
 	CodeObject(c, &m.Object)
+	Text(c, &m.Hint, HintMax)
 }
 
 // Lookup finds a name in a directory, "." and ".." included. Answer: Entry.

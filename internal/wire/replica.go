@@ -306,13 +306,15 @@ type Copy struct {
 	Layer     ashlar.LayerID
 	Chunk     uint32
 	ChunkSize uint32
-	Owner     ashlar.Inode
-	Hint      string
-	Replace   bool
-	Off       uint32
-	States    []byte
-	Sums      []uint32
-	Data      []byte // payload
+	Origin
+	Replace bool
+	Off     uint32
+	// End is where in the chunk the last byte that was written of the range
+	// is; 0 if that is not known more closely than by blocks.
+	End    uint32
+	States []byte
+	Sums   []uint32
+	Data   []byte // payload
 }
 
 // Kind implements Message.
@@ -327,10 +329,10 @@ func (m *Copy) Fields(c *Codec) {
 	U64(c, &m.Layer)
 	U32(c, &m.Chunk)
 	U32(c, &m.ChunkSize)
-	U64(c, &m.Owner)
-	Text(c, &m.Hint, ashlar.PathMax)
+	m.Origin.fields(c)
 	Bool(c, &m.Replace)
 	U32(c, &m.Off)
+	U32(c, &m.End)
 	Blob(c, &m.States, SumsMax)
 	U32s(c, &m.Sums, SumsMax)
 }
@@ -389,6 +391,7 @@ func (m *Fetch) Fields(c *Codec) {
 
 // FetchReply carries blocks as Copy does.
 type FetchReply struct {
+	End    uint32 // as in Copy
 	States []byte
 	Sums   []uint32
 	Data   []byte // payload
@@ -399,6 +402,7 @@ func (*FetchReply) Kind() Kind { return kindFetchReply }
 
 // Fields implements Message.
 func (m *FetchReply) Fields(c *Codec) {
+	U32(c, &m.End)
 	Blob(c, &m.States, SumsMax)
 	U32s(c, &m.Sums, SumsMax)
 }

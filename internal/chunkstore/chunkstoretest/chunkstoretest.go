@@ -58,13 +58,13 @@ const Size = 2 << 20
 func Write(d *chunkstore.Disk, k chunkstore.Key, off uint32, data []byte, e ashlar.Epoch) error {
 	return d.Write(k, &chunkstore.Write{
 		Off: off, Len: uint32(len(data)), Data: data, Sums: checksum.Append(nil, uint64(off), data),
-		ChunkSize: Size, Owner: 77, Hint: "/a/b", Epoch: e,
+		ChunkSize: Size, Origin: wire.Origin{Owner: 77, Hint: "/a/b"}, Epoch: e,
 	})
 }
 
 // WriteZero zeroes a range of a chunk.
 func WriteZero(d *chunkstore.Disk, k chunkstore.Key, off, n uint32, e ashlar.Epoch) error {
-	return d.Write(k, &chunkstore.Write{Off: off, Len: n, Zero: true, ChunkSize: Size, Owner: 77, Hint: "/a/b", Epoch: e})
+	return d.Write(k, &chunkstore.Write{Off: off, Len: n, Zero: true, ChunkSize: Size, Origin: wire.Origin{Owner: 77, Hint: "/a/b"}, Epoch: e})
 }
 
 // Read reads blocks and checks the sums that come with them.
@@ -334,7 +334,7 @@ func exportImport(t *testing.T, p Place) {
 	must(t, err)
 	other := chunkstore.Key{Group: 9, Layer: 1, Index: 0}
 	must(t, Write(d, other, 0, bytes.Repeat([]byte{5}, 1<<20), 1))
-	in := &wire.Copy{ChunkSize: Size, Owner: 1, Off: 0, States: states, Sums: sums, Data: packed, Replace: true}
+	in := &wire.Copy{ChunkSize: Size, Origin: wire.Origin{Owner: 1}, Off: 0, States: states, Sums: sums, Data: packed, Replace: true}
 	must(t, d.Import(other, in, 4))
 	s1, sums1, err := d.Sums(key)
 	must(t, err)

@@ -56,6 +56,9 @@ func (o *op) open(m *wire.Open) (wire.Message, error) {
 		return nil, err
 	}
 	if !m.Truncate || i.Attr.Type != ashlar.TypeFile {
+		if m.Write {
+			return o.named(i), nil
+		}
 		return o.entry(i), nil
 	}
 	if err := o.resize(i, 0); err != nil {
@@ -63,7 +66,7 @@ func (o *op) open(m *wire.Open) (wire.Message, error) {
 	}
 	o.put(i)
 	o.say("truncate").sayInode(m.Inode).say("at open")
-	return o.entry(i), nil
+	return o.named(i), nil
 }
 
 // writable reads a file whose data is being changed, which waits for a cut.
@@ -133,7 +136,7 @@ func (o *op) grow(m *wire.Grow) (wire.Message, error) {
 	case uint64(m.Chunk)*uint64(l.ChunkSize) >= ashlar.FileSizeMax:
 		return nil, o.fail(ashlar.TooBig, "")
 	case covers(l, m.Chunk):
-		return o.entry(i), nil
+		return o.named(i), nil
 	}
 	vol, err := o.volumeOf(i)
 	if err != nil {
@@ -157,7 +160,7 @@ func (o *op) grow(m *wire.Grow) (wire.Message, error) {
 	}
 	o.put(i)
 	o.say("grow").sayInode(m.Inode).say("segments").sayNumber(uint64(len(l.Segments)))
-	return o.entry(i), nil
+	return o.named(i), nil
 }
 
 func covers(l *ashlar.Layout, chunk uint32) bool {

@@ -69,6 +69,23 @@ func (o *op) put(i *Inode) {
 // entry is the answer that shows an inode.
 func (o *op) entry(i *Inode) *wire.Entry { return &wire.Entry{Attr: i.Attr, Object: i.Object} }
 
+// named is entry with the file's name, for chunks that are about to be
+// written.
+func (o *op) named(i *Inode) *wire.Entry {
+	e := o.entry(i)
+	if i.Attr.Type != ashlar.TypeFile {
+		return e
+	}
+	vol, err := o.volumeOf(i)
+	path, ok := Path(o.tx, i.Attr.Inode)
+	if err != nil || !ok { // it is without a name, and only a hint is missing
+		return e
+	}
+	e.Hint = vol.Name + ":" + path
+	e.Hint = e.Hint[max(0, len(e.Hint)-wire.HintMax):]
+	return e
+}
+
 // setSize changes the size of a regular file and counts it (N-5).
 func (o *op) setSize(i *Inode, size uint64) {
 	o.count(i, 0, i.Attr.Size, size)

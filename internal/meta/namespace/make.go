@@ -56,6 +56,9 @@ func (o *op) make(m *wire.Make) (wire.Message, error) {
 	o.count(i, 1, 0, 0)
 	o.say("make").say(typeWords[m.Type]).sayName(m.Parent, m.Name).say("inode").sayInode(i.Attr.Inode)
 	e := o.entry(i)
+	if m.Open {
+		e = o.named(i)
+	}
 	e.Created = true
 	return e, nil
 }
