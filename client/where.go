@@ -1,6 +1,8 @@
 package client
 
 import (
+	"fmt"
+
 	"github.com/ashlarfs/ashlar"
 )
 
@@ -32,15 +34,29 @@ func (v *Volume) Info(name string) (*Info, error) {
 	return i, nil
 }
 
+// InfoInode is Info of an inode of the volume, for paths on a mount.
+func (v *Volume) InfoInode(inode ashlar.Inode) (*Info, error) {
+	i, err := v.infoInode(inode)
+	if err != nil {
+		return nil, pathError("info", fmt.Sprintf("inode %d", inode), err)
+	}
+	return i, nil
+}
+
 func (v *Volume) info(name string) (*Info, error) {
 	a, err := v.find(v.ctx, name, true)
 	if err != nil {
 		return nil, err
 	}
-	e, err := v.fs.Entry(v.ctx, v.cred, a.Inode)
+	return v.infoInode(a.Inode)
+}
+
+func (v *Volume) infoInode(inode ashlar.Inode) (*Info, error) {
+	e, err := v.fs.Entry(v.ctx, v.cred, inode)
 	if err != nil {
 		return nil, err
 	}
+	a := e.Attr
 	out := &Info{Attr: a, Layer: e.Object.Layer, Gen: e.Object.Gen, Layout: e.Object.Layout}
 	if a.Type != ashlar.TypeFile {
 		return out, nil

@@ -107,7 +107,7 @@ ASHLAR_CLUSTER is used, then /etc/ashlar/client.toml.
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON (-json does too)")
 	root.AddCommand(
 		newServeCmd(g), newMountCmd(g), newDevCmd(g), newInstallCmd(g),
-		newStatusCmd(g), newNodeCmd(g), newDiskCmd(g), newPoolCmd(g), newRepairCmd(g), newVolumeCmd(g),
+		newStatusCmd(g), newWhyCmd(g), newNodeCmd(g), newDiskCmd(g), newPoolCmd(g), newRepairCmd(g), newVolumeCmd(g),
 		newFSCmd(g), newVersionCmd(g), newManCmd(g),
 	)
 	return root

@@ -321,6 +321,7 @@ func (r *report) members(g *placement.Group, st *wire.GroupStatus) (left uint64,
 	for i, m := range g.Members {
 		ms := wire.MemberStatus{
 			Disk: uint32(m.Disk), State: m.State.String(), Primary: i == primary, Alive: r.v.Serves(m.Disk),
+			Why: r.v.Reason(&placement.Facts{Now: r.now, RepairAfter: r.l.m.cfg.RepairAfter}, g, i),
 		}
 		if n := r.v.Nodes[m.Node]; n != nil {
 			ms.Node = n.Name

@@ -188,6 +188,9 @@ type MemberStatus struct {
 	Alive   bool   `json:"alive"`
 	// Left is the estimate of bytes a syncing member still needs.
 	Left uint64 `json:"bytes_left,omitempty"`
+	// Why says what is being done there and what for, or why nothing is; ""
+	// for a member that is in-sync and stays.
+	Why string `json:"why,omitempty"`
 }
 
 // VolumeStatus is one volume.
