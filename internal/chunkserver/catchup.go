@@ -282,10 +282,18 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing boo
 	if err != nil {
 		return err
 	}
+	used, err := c.t.d.store.ChangedRegions(k, 0)
+	if err != nil {
+		return err
+	}
 	for _, r := range merge(regions, extra) {
-		for off := r.Off; off < r.Off+r.Len; off += copyUnit {
-			n := min(r.Off+r.Len-off, copyUnit)
-			if err := c.t.l.s.spend(c.ctx, c.pool, int(n)); err != nil {
+		for off, n := r.Off, uint32(0); off < r.Off+r.Len; off += n {
+			n = min(r.Off+r.Len-off, copyUnit)
+			if hole := min(r.Off+r.Len-off, ashlar.IOMax); overlap(used, off, hole) == 0 {
+				n = hole
+			}
+			// What is sent counts: a small file in a large chunk is mostly holes.
+			if err := c.t.l.s.spend(c.ctx, c.pool, int(overlap(used, off, n))); err != nil {
 				return err
 			}
 			if err := c.copyRange(k, off, n); err != nil {
@@ -317,6 +325,17 @@ func (c *catchup) regions(k chunkstore.Key, since ashlar.Epoch, whole, missing b
 		return nil, err
 	}
 	return []chunkstore.Region{{Len: info.ChunkSize}}, nil
+}
+
+// overlap is how much of [off, off+n) is in regions.
+func overlap(rs []chunkstore.Region, off, n uint32) (bytes uint32) {
+	for _, r := range rs {
+		lo, hi := max(r.Off, off), min(r.Off+r.Len, off+n)
+		if lo < hi {
+			bytes += hi - lo
+		}
+	}
+	return bytes
 }
 
 func size(rs []chunkstore.Region) (n uint64) {

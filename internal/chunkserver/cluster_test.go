@@ -260,6 +260,8 @@ type node struct {
 	cli  *rpc.Client
 	cs   *Server
 	out  *relay // of what it sends to others, nil for none
+
+	budget uint64 // for catch-ups, 0 for the default
 }
 
 // testbed is a cluster of chunkservers over TCP, and a client of them.
@@ -335,7 +337,7 @@ func (n *node) start() {
 	n.addr = ln.Addr().String()
 	n.cs, err = Start(context.Background(), Config{
 		Name: n.name, Addr: n.addr, DataDir: "node", Disks: []DiskConfig{{Path: "disk"}}, Cluster: testCluster, Secret: testSecret,
-		BootID: n.boot, Reserve: 1 << 20, Server: n.srv, RPC: n.cli, Leader: client{n.c.leader, n.name}, FS: n.fs, Clock: clock.Real, Logger: n.logger(),
+		BootID: n.boot, Reserve: 1 << 20, Budget: n.budget, Server: n.srv, RPC: n.cli, Leader: client{n.c.leader, n.name}, FS: n.fs, Clock: clock.Real, Logger: n.logger(),
 	})
 	if err != nil {
 		n.c.tb.Fatal(err)

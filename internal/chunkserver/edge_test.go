@@ -59,6 +59,25 @@ func TestAFullMemberRefusesOnlyWhatTakesRoom(t *testing.T) {
 	c.wantEqual(t)
 }
 
+// Small files in large chunks, all of them changed while a member was away: the
+// holes of the chunks count for nothing.
+func TestTheBudgetOfACatchUpCountsWhatIsSent(t *testing.T) {
+	c := newTestbedWith(t, 2, func(n *node) { n.budget = 1 << 20 })
+	c.makeGroup(1, 0, 1)
+	const chunks = 32 // of 1 MiB: by their size half a minute
+	for i := range uint32(chunks) {
+		c.mustWrite(1, 5, i, 0, pattern(64<<10, 1))
+	}
+	c.nodes[1].kill()
+	c.dead(1)
+	for i := range uint32(chunks) {
+		c.mustWrite(1, 5, i, 0, pattern(64<<10, 2))
+	}
+	c.nodes[1].start()
+	c.eventually("in-sync again", func() bool { return c.inSync(1) == 2 })
+	c.wantEqual(t)
+}
+
 // A write that its client gave up on comes after the layer was deleted: it must
 // not make a chunk that nobody ever deletes.
 func TestAStrayWriteDoesNotBringADeletedLayerBack(t *testing.T) {
