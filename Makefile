@@ -9,11 +9,12 @@ FUZZ   ?= 10s
 SEED   ?= 1
 RUNS   ?= 0
 FOR    ?= 5m
+DURATION ?= 20m
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run test unit script e2e sim race lint bench scale stall fuzz deps check man clean
+.PHONY: help build run test unit script e2e faults sim chaos race lint bench scale stall fuzz deps check man clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,14 +29,17 @@ run: deps build ## start a three-node cluster under ./run, mounted at ./run/mnt
 test: deps ## run every test: unit, stories, end to end
 	scripts/test.sh
 
-unit script e2e: deps ## run one stage of the tests
+unit script e2e faults: deps ## run one stage of the tests
 	scripts/test.sh $@
 
 sim: ## simulate clusters under faults: SEED=first RUNS=how many, or FOR=5m
 	scripts/sim.sh -from $(SEED) -runs $(RUNS) -for $(FOR)
 
+chaos: deps build ## real processes under faults of every sort for DURATION=20m; CHAOS="-seed 7 -rounds 1" for one round
+	$(GO) run ./test/chaos -bin $(ASHLAR) -for $(DURATION) $(CHAOS)
+
 race: ## run unit tests and stories under the race detector
-	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v -e /test/e2e -e /test/chaos)
 
 lint: ## run golangci-lint, installed into bin/ the first time
 	scripts/lint.sh

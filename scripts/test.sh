@@ -10,6 +10,7 @@
 # sim     whole clusters simulated under faults: 20 seeds twice, then others
 # script  the stories: command lines against a cluster of real processes
 # e2e     files end to end: a mounted volume while nodes are killed
+# faults  real processes in network namespaces suffer; histories are checked
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,7 +47,7 @@ simulate() {
 run() {
 	case $1 in
 	unit)
-		stage unit 240 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/test/stall\$" -e "^$module/cmd/ashlar\$")
+		stage unit 240 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/test/stall\$" -e "^$module/test/chaos\$" -e "^$module/cmd/ashlar\$")
 		;;
 	sim)
 		# Seeds of every day, so that each day tries others; a failure names its own.
@@ -58,14 +59,17 @@ run() {
 	e2e)
 		ASHLAR_E2E=required stage e2e 210 -p 1 -v ./test/e2e ./test/stall
 		;;
+	faults)
+		stage faults 120 -v ./test/chaos
+		;;
 	*)
-		echo "test.sh: no stage $1; there are unit, sim, script and e2e" >&2
+		echo "test.sh: no stage $1; there are unit, sim, script, e2e and faults" >&2
 		exit 2
 		;;
 	esac
 }
 
-[ $# -gt 0 ] || set -- unit sim script e2e
+[ $# -gt 0 ] || set -- unit sim script e2e faults
 
 echo "=== building"
 go build ./... && go vet ./... || exit 1

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ashlarfs/ashlar/test/history"
+)
+
+// One round of the whole thing, with a seed of the day, so that each day tries
+// another; a failure names its own.
+func TestACrowdOfFaultsLosesNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for network namespaces")
+	}
+	for _, tool := range []string{"ip", "iptables"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("needs ", tool, ": scripts/deps.sh installs it")
+		}
+	}
+	dir := t.TempDir()
+	for name, pkg := range map[string]string{"ashlar": "../../cmd/ashlar", "chaos": "."} {
+		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
+			t.Fatalf("building %s: %v\n%s", name, err, out)
+		}
+	}
+	kept, err := os.MkdirTemp("", "ashlar-chaos-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), filepath.Join(dir, "chaos"), "-bin", filepath.Join(dir, "ashlar"), "-dir", kept,
+		"-rounds", "1", "-faults", "40s", "-seed", time.Now().Format("20060102")).CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatalf("%v; everything is kept in %s", err, kept)
+	}
+	if err := os.RemoveAll(kept); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAScheduleIsReadAsItWasWritten(t *testing.T) {
+	kinds := map[string]bool{}
+	for seed := range uint64(100) {
+		s := draw(seed, 3, 45*time.Second)
+		if len(s) == 0 || !reflect.DeepEqual(s, draw(seed, 3, 45*time.Second)) {
+			t.Fatalf("seed %d draws %d faults, and others the next time", seed, len(s))
+		}
+		var text strings.Builder
+		for _, f := range s {
+			kinds[f.Kind] = true
+			text.WriteString(f.String() + "\n\n# and\n")
+		}
+		got, err := readSchedule(strings.NewReader(text.String()))
+		if err != nil || len(got) != len(s) {
+			t.Fatalf("seed %d: %v\n%s", seed, err, text.String())
+		}
+		for i := range s {
+			if got[i].String() != s[i].String() {
+				t.Errorf("seed %d: %v was read as %v", seed, s[i], got[i])
+			}
+		}
+	}
+	for k := range words {
+		if !kinds[k] {
+			t.Errorf("no seed draws %s", k)
+		}
+	}
+}
+
+func TestAWrongScheduleIsRefusedByLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"1s":                     "line 1: \"1s\": want a time",
+		"# \n1s burn n1 1s":      "line 2: no fault \"burn\"",
+		"1s kill 1s":             "kill takes 1 words",
+		"soon kill n1 1s":        "soon",
+		"1s kill n1 long":        "long",
+		"-1s kill n1 1s":         "before it began",
+		"1s refuse n1 rst 1s":    `no "rst"; there are tcp-reset, icmp`,
+		"1s disk n1 a full 1s":   `no "a"; there are chunks, data`,
+		"1s setclock n1 late 1s": "late",
+	} {
+		if _, err := readSchedule(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestOfAKilledClientWhatWasAskedCountsWithoutAnAnswer(t *testing.T) {
+	const (
+		asked  = `{"client":8,"kind":"write","key":"f0/1","call":5,"return":9223372036854775807,"value":7}` + "\n"
+		told   = `{"client":8,"kind":"write","key":"f0/1","call":5,"return":9,"value":7}` + "\n"
+		second = `{"client":8,"kind":"write","key":"f0/1","call":10,"return":9223372036854775807,"value":8}` + "\n"
+	)
+	ops, err := lastOf([]byte(asked + told + second + told[:20]))
+	if err != nil || len(ops) != 2 {
+		t.Fatalf("%v, %v", ops, err)
+	}
+	if ops[0].Return != 9 || !ops[1].Unknown() || ops[1].Kind != history.BlockWrite {
+		t.Errorf("got %v", ops)
+	}
+	if _, err := lastOf([]byte("{}\n")); err == nil {
+		t.Error("a line of nothing was taken")
+	}
+}
+
+func TestGrowthIsSeen(t *testing.T) {
+	base := usage{files: 100, routines: 100, memory: 100 << 20}
+	for _, c := range []struct {
+		u  usage
+		ok bool
+	}{
+		{base, true},
+		{usage{100 + filesMore + 1, 100, 1}, false},
+		{usage{100, 100 + routinesMore + 1, 1}, false},
+		{usage{100, 100, base.memory + memoryMore + 1}, false},
+	} {
+		if err := c.u.grown(&base); (err == nil) != c.ok {
+			t.Errorf("%v after %v: %v", &c.u, &base, err)
+		}
+	}
+	if err := (&usage{files: filesMax + 1}).grown(nil); err == nil {
+		t.Error("a process with too many descriptors passes")
+	}
+}

@@ -1,0 +1,361 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/object"
+	"github.com/ashlarfs/ashlar/internal/wire"
+	"github.com/ashlarfs/ashlar/test/history"
+)
+
+// Times at the end of a round.
+const (
+	readTimeout  = 20 * time.Second
+	checkTimeout = 60 * time.Second // for each part of the history
+)
+
+// clientProc is a client: one process after the other, if it is killed.
+type clientProc struct {
+	name  string
+	proc  *process
+	stdin io.Closer
+	down  int
+}
+
+// round is one schedule carried out, with files and directories of its own.
+type round struct {
+	c        *cluster
+	o        *options
+	seed     uint64
+	dir      string
+	schedule Schedule
+	work     work
+	clients  []*clientProc
+	procs    int // client processes started
+	injected int
+	began    time.Time
+	errs     []error // what went wrong while faults came and went
+
+	repaired time.Duration
+	ops      int
+	answered int
+	usage    []string
+}
+
+func newRound(c *cluster, o *options, seed uint64, given Schedule) *round {
+	r := &round{c: c, o: o, seed: seed, dir: filepath.Join(o.dir, fmt.Sprintf("seed-%d", seed)), schedule: given, began: time.Now()}
+	if given == nil {
+		r.schedule = draw(seed, o.clients, o.faults)
+	}
+	return r
+}
+
+func (r *round) file(name string) string { return filepath.Join(r.dir, name) }
+
+func (r *round) say(format string, args ...any) {
+	fmt.Printf("%8.3fs %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (r *round) summary() string {
+	return fmt.Sprintf("%d faults, %d operations, %d answered, redundant %v after the last fault; %s", r.injected, r.ops, r.answered,
+		r.repaired.Round(time.Millisecond), strings.Join(r.usage, "; "))
+}
+
+// run carries the round out and returns what is wrong.
+func (r *round) run(ctx context.Context) error {
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		for _, k := range r.clients {
+			k.proc.signal(syscall.SIGKILL)
+		}
+	}()
+	for i := range r.o.clients {
+		k := &clientProc{name: fmt.Sprintf("c%d", i+1)}
+		if err := r.startClient(k); err != nil {
+			return err
+		}
+		r.clients = append(r.clients, k)
+	}
+	err := r.disturb(ctx)
+	err = errors.Join(err, r.lift(), errors.Join(r.errs...))
+	if err == nil {
+		err = r.finish(ctx)
+	}
+	return errors.Join(err, r.check())
+}
+
+// finish lets the clients end and looks whether all is well again.
+func (r *round) finish(ctx context.Context) error {
+	last := time.Now()
+	if err := r.stopClients(); err != nil {
+		return err
+	}
+	r.say("waiting until everything is redundant")
+	if err := r.c.whole(ctx, repairTimeout); err != nil {
+		return fmt.Errorf("redundancy is not back: %w", err)
+	}
+	r.repaired = time.Since(last)
+	r.say("reading, scrubbing, reading")
+	out, err := os.Create(r.file("history-end"))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	k := &worker{session: r.c.admin, work: &r.work, notes: &notes{out: out}}
+	for _, step := range []func() error{
+		func() error { return r.readAll(ctx, k) },
+		func() error { return r.scrub(ctx) },
+		func() error { return r.readAll(ctx, k) },
+		r.measureAll,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return errors.Join(k.notes.errs...)
+}
+
+// prepare makes what the clients work on and writes down the schedule.
+func (r *round) prepare(ctx context.Context) error {
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "# seed %d, %d nodes, %d clients\n", r.seed, nodes, r.o.clients)
+	for _, f := range r.schedule {
+		fmt.Fprintln(&text, f)
+	}
+	fmt.Printf("%s", text.Bytes())
+	if err := os.WriteFile(r.file("schedule"), text.Bytes(), 0o644); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := r.makeWork(ctx); err != nil {
+		return fmt.Errorf("make files: %w", err)
+	}
+	b, err := json.Marshal(&r.work)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(r.file("work"), b, 0o644)
+}
+
+func (r *round) makeWork(ctx context.Context) error {
+	a := r.c.admin
+	var v wire.VolumeReply
+	if err := a.do(ctx, &wire.FindVolume{Name: volume}, &v); err != nil {
+		return err
+	}
+	r.work.Dir = fmt.Sprintf("seed-%d", r.seed)
+	top, err := a.make(ctx, &wire.Make{Parent: v.Root, Name: r.work.Dir, Type: ashlar.TypeDir, Mode: 0o777})
+	if err != nil {
+		return err
+	}
+	for i := range files {
+		name := fmt.Sprintf("f%d", i)
+		e, err := a.make(ctx, &wire.Make{Parent: top.Attr.Inode, Name: name, Type: ashlar.TypeFile, Mode: 0o666, Open: true})
+		if err != nil {
+			return err
+		}
+		if err := a.do(ctx, &wire.Grow{Inode: e.Attr.Inode, Layer: e.Object.Layer, Chunk: blocksEach - 1}, &e); err != nil {
+			return err
+		}
+		r.work.Refs = append(r.work.Refs, object.Ref{Object: e.Object, Owner: e.Attr.Inode, Hint: name})
+	}
+	for i := range directories {
+		e, err := a.make(ctx, &wire.Make{Parent: top.Attr.Inode, Name: fmt.Sprintf("d%d", i), Type: ashlar.TypeDir, Mode: 0o777})
+		if err != nil {
+			return err
+		}
+		r.work.Dirs = append(r.work.Dirs, e.Attr.Inode)
+	}
+	for i := range r.o.clients {
+		if _, err := a.make(ctx, &wire.Make{Parent: top.Attr.Inode, Name: fmt.Sprintf("c%d", i+1), Type: ashlar.TypeFile, Mode: 0o666}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startClient starts a process for a client.
+func (r *round) startClient(k *clientProc) (err error) {
+	r.procs++
+	cmd := exec.Command("/proc/self/exe", clientVerb, "-cluster", r.c.client(), "-work", r.file("work"), "-name", k.name,
+		"-history", r.file(fmt.Sprintf("history-%d", r.procs)), "-proc", strconv.Itoa(r.procs), "-seed", strconv.FormatUint(r.seed, 10))
+	if k.stdin, err = cmd.StdinPipe(); err != nil {
+		return err
+	}
+	k.proc, err = start(cmd, r.file(k.name+".log"))
+	return err
+}
+
+// stopClients lets the clients end what they are asking.
+func (r *round) stopClients() error {
+	r.say("stopping clients")
+	var errs []error
+	for _, k := range r.clients {
+		k.proc.signal(syscall.SIGCONT)
+		_ = k.stdin.Close() // it is closed already if the process ended
+	}
+	late := time.NewTimer(openTimeout + askLong)
+	defer late.Stop()
+	for _, k := range r.clients {
+		select {
+		case <-k.proc.gone:
+			if k.proc.err != nil {
+				b, _ := os.ReadFile(r.file(k.name + ".log"))
+				errs = append(errs, fmt.Errorf("client %s: %w\n%s", k.name, k.proc.err, b[max(0, len(b)-logTail):]))
+			}
+		case <-late.C:
+			return fmt.Errorf("client %s does not end; its log is %s", k.name, r.file(k.name+".log"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// readAll reads everything once more.
+func (r *round) readAll(ctx context.Context, k *worker) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	for i := range r.work.Refs {
+		for block := range blocksEach {
+			if err := k.readBlock(ctx, &r.work.Refs[i], block); err != nil {
+				return fmt.Errorf("read of block %s at the end: %w", blockKey(&r.work.Refs[i], block), err)
+			}
+		}
+	}
+	for d, dir := range r.work.Dirs {
+		if err := k.list(ctx, fmt.Sprintf("dir%d", d), dir); err != nil {
+			return fmt.Errorf("list of directory %d at the end: %w", d, err)
+		}
+	}
+	for _, c := range r.clients {
+		s, err := openSDK(ctx, r.c.client(), r.work.Dir+"/"+c.name)
+		if err != nil {
+			return err
+		}
+		o := history.Op{Kind: history.BlockRead, Key: s.name, Call: now()}
+		b := make([]byte, history.BlockSize)
+		if err := errors.Join(k.endRead(&o, b, s.read(ctx, b)), s.close(ctx)); err != nil {
+			return fmt.Errorf("read of %s at the end: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// scrub compares all members of all groups.
+func (r *round) scrub(ctx context.Context) error {
+	for _, n := range r.c.nodes {
+		var rep wire.ScrubReply
+		ask := func(start bool) error {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			return r.c.admin.rpc.Call(ctx, n.addr(), &wire.Scrub{Start: start}, &rep)
+		}
+		// The first connection may be one that the node has forgotten.
+		err := poll(ctx, readTimeout, func() error { return ask(true) })
+		if err == nil {
+			err = poll(ctx, repairTimeout, func() error {
+				if err := ask(false); err != nil {
+					return err
+				}
+				if rep.Running {
+					return errors.New("still running")
+				}
+				return nil
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("scrub of %s: %w", n.name, err)
+		}
+		if rep.Damaged > 0 {
+			return fmt.Errorf("scrub of %s finds damage: %+v", n.name, rep)
+		}
+	}
+	return nil
+}
+
+// measureAll looks whether a process has grown.
+func (r *round) measureAll() error {
+	var errs []error
+	for _, n := range r.c.nodes {
+		u, err := measure(n)
+		if err == nil {
+			err = u.grown(n.sample)
+			r.usage = append(r.usage, n.name+": "+u.String())
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("process of %s: %w", n.name, err))
+		}
+		if n.sample == nil {
+			n.sample = u
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// check puts the histories of all processes together.
+func (r *round) check() error {
+	names, err := filepath.Glob(r.file("history-*"))
+	if err != nil {
+		return err
+	}
+	var ops []history.Op
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		o, err := lastOf(b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		ops = append(ops, o...)
+	}
+	for i := range ops {
+		if r.ops++; !ops[i].Unknown() {
+			r.answered++
+		}
+	}
+	if r.answered == 0 {
+		return errors.New("no client was ever answered")
+	}
+	return history.Check(ops, checkTimeout, r.file("wrong"))
+}
+
+// lastOf reads the notes of a process: of each operation the last counts. A
+// process that was killed may have left half a line at the end.
+func lastOf(text []byte) ([]history.Op, error) {
+	text = text[:bytes.LastIndexByte(text, '\n')+1]
+	all, err := history.Read(bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	type id struct {
+		client int
+		call   int64
+	}
+	last := map[id]history.Op{}
+	for _, o := range all {
+		last[id{o.Client, o.Call}] = o
+	}
+	return slices.SortedFunc(maps.Values(last), func(a, b history.Op) int { return int(min(1, max(-1, a.Call-b.Call))) }), nil
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Fault is one thing that goes wrong, from At, for a while: a line of a
+// schedule.
+//
+//	4.25s kill leader 2s           SIGKILL; started again 2 s later; also clients: c1
+//	5s pause n2 6s                 SIGSTOP and SIGCONT; also clients
+//	7s killall 1s                  every node at once
+//	8s cut n1 n3 800ms             every packet between two is dropped; also clients
+//	8s deaf n1 n3 2s               n1 does not hear n3
+//	9s isolate n2 3s               n2 neither hears nor is heard
+//	9s mute n2 3s                  n2 hears and is not heard
+//	9s refuse n2 tcp-reset 3s      what n2 is sent is answered with a reset: REJECT
+//	9s refuse n2 icmp 3s           ... with port unreachable
+//	10s lossy n2 3s                every fifth packet to n2 is lost
+//	12s disk n1 chunks full 3s     full readonly read write sync stall hang, of chunks or data
+//	13s setclock n1 1h 5s          its time of day
+//
+// Who is a node, "leader": the node that leads when the time comes, or for
+// some a client.
+type Fault struct {
+	At   time.Duration
+	Kind string
+	Args []string
+	For  time.Duration
+}
+
+// String is the fault as a line of a schedule.
+func (f Fault) String() string {
+	return strings.Join(append(append([]string{f.At.String(), f.Kind}, f.Args...), f.For.String()), " ")
+}
+
+// Schedule is the faults of a round, in order.
+type Schedule []Fault
+
+// diskFaults are what a disk does, as rules of internal/faults without the
+// prefix.
+var diskFaults = map[string]string{
+	"full": "full", "readonly": "readonly",
+	"read": "read error every 7", "write": "write error every 11", "sync": "sync error every 5",
+	"stall": "sync stall 300ms", "hang": "any stall 6s every 50",
+}
+
+// words are what each kind of fault takes, between its name and its duration:
+// a list of words that are allowed, nil for nodes, clients and durations,
+// which are looked at when the time comes.
+var words = map[string][][]string{
+	"kill": {nil}, "pause": {nil}, "killall": {},
+	"cut": {nil, nil}, "deaf": {nil, nil}, "isolate": {nil}, "mute": {nil}, "lossy": {nil},
+	"refuse":   {nil, {"tcp-reset", "icmp"}},
+	"disk":     {nil, {"chunks", "data"}, slices.Sorted(maps.Keys(diskFaults))},
+	"setclock": {nil, nil},
+}
+
+func loadSchedule(file string) (Schedule, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readSchedule(f)
+}
+
+// readSchedule reads a schedule; empty lines and those that begin with # do
+// not count. It names the line that is wrong.
+func readSchedule(r io.Reader) (Schedule, error) {
+	var out Schedule
+	sc := bufio.NewScanner(r)
+	for n := 1; sc.Scan(); n++ {
+		line := strings.TrimSpace(sc.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		f, err := parseFault(strings.Fields(line))
+		if err != nil {
+			return nil, fmt.Errorf("schedule: line %d: %w", n, err)
+		}
+		out = append(out, f)
+	}
+	slices.SortStableFunc(out, func(a, b Fault) int { return int(a.At - b.At) })
+	return out, sc.Err()
+}
+
+func parseFault(w []string) (f Fault, err error) {
+	if len(w) < 3 {
+		return f, fmt.Errorf("%q: want a time, a kind and a duration", strings.Join(w, " "))
+	}
+	want, ok := words[w[1]]
+	if !ok {
+		return f, fmt.Errorf("no fault %q; there are %s", w[1], strings.Join(slices.Sorted(maps.Keys(words)), ", "))
+	}
+	f.Kind, f.Args = w[1], w[2:len(w)-1]
+	if len(f.Args) != len(want) {
+		return f, fmt.Errorf("%s takes %d words and a duration", f.Kind, len(want))
+	}
+	for i, a := range f.Args {
+		if want[i] != nil && !slices.Contains(want[i], a) {
+			return f, fmt.Errorf("%s: no %q; there are %s", f.Kind, a, strings.Join(want[i], ", "))
+		}
+	}
+	if f.At, err = time.ParseDuration(w[0]); err != nil {
+		return f, err
+	}
+	if f.For, err = time.ParseDuration(w[len(w)-1]); err != nil {
+		return f, err
+	}
+	if f.At < 0 || f.For < 0 {
+		return f, fmt.Errorf("%s begins or ends before it began", f.Kind)
+	}
+	if f.Kind == "setclock" {
+		_, err = time.ParseDuration(f.Args[1])
+	}
+	return f, err
+}
+
+// weights say how often a fault is drawn.
+var weights = []struct {
+	kind   string
+	weight int
+}{
+	{"kill", 6}, {"pause", 5}, {"killall", 1}, {"cut", 3}, {"deaf", 2}, {"isolate", 3}, {"mute", 2},
+	{"refuse", 4}, {"lossy", 1}, {"disk", 6}, {"setclock", 1},
+}
+
+// draw makes the faults of a seed.
+func draw(seed uint64, clients int, length time.Duration) Schedule {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	node := func() string {
+		if rng.IntN(3) == 0 {
+			return "leader"
+		}
+		return fmt.Sprintf("n%d", 1+rng.IntN(nodes))
+	}
+	client := func() string { return fmt.Sprintf("c%d", 1+rng.IntN(clients)) }
+	sum := 0
+	for _, w := range weights {
+		sum += w.weight
+	}
+	kind := func() string {
+		n := rng.IntN(sum)
+		for _, w := range weights {
+			if n -= w.weight; n < 0 {
+				return w.kind
+			}
+		}
+		panic("weights do not add up")
+	}
+	var out Schedule
+	for at := time.Second; at < length; at += time.Duration(rng.Int64N(int64(5 * time.Second))) {
+		f := Fault{At: at.Round(time.Millisecond), Kind: kind(), For: (200*time.Millisecond + time.Duration(rng.Int64N(int64(4*time.Second)))).Round(time.Millisecond)}
+		switch f.Kind {
+		case "kill", "pause":
+			f.Args = []string{node()}
+			if rng.IntN(4) == 0 {
+				f.Args[0] = client()
+			}
+			if f.Kind == "pause" && rng.IntN(2) == 0 { // longer than any lease
+				f.For = 6 * time.Second
+			}
+		case "cut", "deaf":
+			f.Args = []string{node(), node()}
+			if rng.IntN(4) == 0 {
+				f.Args[1] = "clients"
+			}
+		case "isolate", "mute", "lossy":
+			f.Args = []string{node()}
+		case "refuse":
+			f.Args = []string{node(), words["refuse"][1][rng.IntN(2)]}
+		case "disk":
+			where := "chunks"
+			if rng.IntN(3) == 0 {
+				where = "data"
+			}
+			f.Args = []string{node(), where, words["disk"][2][rng.IntN(len(diskFaults))]}
+		case "setclock":
+			f.Args = []string{node(), []string{"1h", "-1h", "24h"}[rng.IntN(3)]}
+		}
+		out = append(out, f)
+	}
+	return out
+}
