@@ -296,7 +296,11 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing boo
 			if err := c.t.l.s.spend(c.ctx, c.pool, int(overlap(used, off, n))); err != nil {
 				return err
 			}
-			if err := c.copyRange(k, off, n); err != nil {
+			err := c.copyRange(k, off, n)
+			if errors.Is(err, ashlar.Corrupt) && (!whole || missing) { // its header was
+				return c.chunk(ck, since, true, false, nil)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -366,12 +370,11 @@ func (c *catchup) copyRange(k chunkstore.Key, off, n uint32) error {
 		return err
 	}
 	defer t.unlock(s)
-	m, err := t.export(k.Layer, k.Index, off, n, c.epoch)
-	if bad := damage(err); bad != nil {
-		err = t.guarded(c.epoch, func() error { return t.mend(c.ctx, k.Layer, k.Index, bad, c.epoch) })
-		if err == nil {
-			m, err = t.export(k.Layer, k.Index, off, n, c.epoch)
-		}
+	var m *wire.Copy
+	export := func() (err error) { m, err = t.export(k.Layer, k.Index, off, n, c.epoch); return err }
+	err := export()
+	if damage(err) != nil {
+		err = t.guarded(c.epoch, func() error { return t.mended(c.ctx, k, c.epoch, export) })
 	}
 	if err != nil {
 		return err

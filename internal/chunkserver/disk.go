@@ -2,8 +2,6 @@ package chunkserver
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -235,62 +233,4 @@ func (s *slots) forgotten() (horizons []wire.Horizon, known ashlar.SessionID) {
 		}
 	}
 	return horizons, known
-}
-
-// errNoCopy says that no member has a good copy of a block.
-var errNoCopy = errors.New("no member has a good copy")
-
-// mend replaces damaged ranges of a chunk by another in-sync member's. The
-// caller holds a span that keeps writes out, or does not mind them.
-func (t *seat) mend(ctx context.Context, layer ashlar.LayerID, chunk uint32, bad []chunkstore.Region, e ashlar.Epoch) error {
-	k := chunkstore.Key{Group: t.group, Layer: layer, Index: chunk}
-	for _, r := range bad {
-		for off := r.Off; off < r.Off+r.Len; off += ashlar.IOMax {
-			n := min(r.Off+r.Len-off, ashlar.IOMax)
-			if err := t.mendRange(ctx, k, off, n, e); err != nil {
-				return err
-			}
-			t.d.repaired.Add(uint64(n / ashlar.BlockSize))
-			t.l.s.log.Warn("damaged blocks mended", "chunk", k.String(), "off", off, "bytes", n, "disk", t.d.path)
-		}
-	}
-	return nil
-}
-
-func (t *seat) mendRange(ctx context.Context, k chunkstore.Key, off, n uint32, e ashlar.Epoch) error {
-	last := errNoCopy
-	for _, m := range t.peers(e) {
-		var rep wire.FetchReply
-		req := &wire.Fetch{Disk: m, Group: t.group, Epoch: e, Layer: k.Layer, Chunk: k.Index, Off: off, Len: n}
-		fctx, cancel := context.WithTimeout(ctx, memberSlow)
-		err := t.l.s.cfg.RPC.Call(fctx, t.addr(m), req, &rep)
-		cancel()
-		if err == nil {
-			c := &wire.Copy{Off: off, End: rep.End, States: rep.States, Sums: rep.Sums, Data: rep.Data}
-			if err = t.describe(k, c); err == nil {
-				err = t.d.store.Import(k, c, e)
-			}
-		}
-		if err == nil {
-			return nil
-		}
-		last = err
-	}
-	if kind := ashlar.KindOf(last); ctx.Err() != nil || kind.Retryable() {
-		return ashlar.E("mend", ashlar.NotReady, k.String(), last)
-	}
-	return ashlar.E("mend", ashlar.Corrupt, k.String(), last)
-}
-
-// describe fills in what the header of a chunk says.
-func (t *seat) describe(k chunkstore.Key, c *wire.Copy) error {
-	info, ok, err := t.d.store.Info(k)
-	if err != nil {
-		return err
-	}
-	if !ok || info.Damaged {
-		return ashlar.E("mend", ashlar.Corrupt, k.String(), errors.New("its header is damaged"))
-	}
-	c.ChunkSize, c.Origin = info.ChunkSize, info.Origin
-	return nil
 }

@@ -81,16 +81,15 @@ func (t *seat) equaliseRange(ctx context.Context, e ashlar.Epoch, f *wire.Inflig
 	if exists && !info.Damaged && off >= info.ChunkSize {
 		return nil
 	}
-	c, err := t.export(f.Layer, f.Chunk, off, n, e)
-	if damage(err) != nil {
-		// Cut short by a crash here. Another member's copy does as well: the
-		// write was acknowledged to nobody.
-		// One that can not be asked now is asked again.
-		if err = t.mend(ctx, f.Layer, f.Chunk, damage(err), e); errors.Is(err, ashlar.Corrupt) {
-			_, err = t.d.store.Accept(k, off, n, e)
-		}
-		if err == nil {
-			c, err = t.export(f.Layer, f.Chunk, off, n, e)
+	// Cut short by a crash here, it is mended: another member's copy does as
+	// well, because the write was acknowledged to nobody. One that can not be
+	// asked now is asked again.
+	var c *wire.Copy
+	export := func() (err error) { c, err = t.export(f.Layer, f.Chunk, off, n, e); return err }
+	err = t.mended(ctx, k, e, export)
+	if errors.Is(err, ashlar.Corrupt) {
+		if _, err = t.d.store.Accept(k, off, n, e); err == nil {
+			err = export()
 		}
 	}
 	if err != nil {
@@ -127,7 +126,7 @@ func (t *seat) export(layer ashlar.LayerID, chunk, off, n uint32, e ashlar.Epoch
 		return nil, err
 	}
 	if ok && info.Damaged {
-		return nil, ashlar.E("export", ashlar.Corrupt, k.String(), errors.New("its header is damaged"))
+		return nil, ashlar.E("export", ashlar.Corrupt, k.String(), &chunkstore.Damage{Regions: []chunkstore.Region{{Len: ashlar.ChunkSizeMax}}, Header: true})
 	}
 	if ok {
 		c.ChunkSize, c.Origin = info.ChunkSize, info.Origin
@@ -218,9 +217,12 @@ func (t *seat) vetAll(e ashlar.Epoch) error {
 func (t *seat) vetChunk(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) error {
 	info, ok, err := t.d.store.Info(k)
 	if err == nil && ok && info.Damaged {
-		// Its header never reached the disk, and so no sync covered it.
-		err = t.d.store.Delete(k)
-		ok = false
+		// Its header never reached the disk, and so no sync covered it, unless
+		// another member has one: then it was damaged later.
+		if err = t.mendHeader(ctx, k, e); errors.Is(err, ashlar.Corrupt) {
+			err = t.d.store.Delete(k)
+			ok = false
+		}
 	}
 	if err != nil {
 		return err
@@ -231,7 +233,7 @@ func (t *seat) vetChunk(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) e
 			return err
 		}
 		for _, r := range bad {
-			err := t.mend(ctx, k.Layer, k.Index, []chunkstore.Region{r}, e)
+			err := t.mend(ctx, k, []chunkstore.Region{r}, e)
 			if err == nil {
 				continue
 			}

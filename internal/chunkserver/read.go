@@ -52,8 +52,8 @@ func (t *seat) read(ctx context.Context, m *wire.Read, buf []byte) (sums []uint3
 		sums, zero, err = t.d.store.Read(k, m.Off, m.Len, buf)
 	}
 	t.unlock(s)
-	if bad := damage(err); bad != nil {
-		sums, zero, err = t.readMended(ctx, m, buf, bad)
+	if damage(err) != nil {
+		sums, zero, err = t.readMended(ctx, m, buf)
 	}
 	if err != nil {
 		return nil, false, err
@@ -75,7 +75,7 @@ func (t *seat) gateRead(a *wire.Address) error {
 
 // readMended fetches damaged blocks from another member of the same epoch,
 // with writes kept out, and reads again.
-func (t *seat) readMended(ctx context.Context, m *wire.Read, buf []byte, bad []chunkstore.Region) (sums []uint32, zero bool, err error) {
+func (t *seat) readMended(ctx context.Context, m *wire.Read, buf []byte) (sums []uint32, zero bool, err error) {
 	s := span(m.Layer, m.Chunk, m.Off, m.Len, false)
 	if err := t.lock(ctx, m.Epoch, s); err != nil {
 		return nil, false, err
@@ -83,10 +83,13 @@ func (t *seat) readMended(ctx context.Context, m *wire.Read, buf []byte, bad []c
 	defer t.unlock(s)
 	k := chunkstore.Key{Group: t.group, Layer: m.Layer, Index: m.Chunk}
 	own := t.job(t.d.number(), m.Epoch) // a newer epoch must not wait for the mending
-	if err := t.guarded(m.Epoch, func() error { return t.mend(own, m.Layer, m.Chunk, bad, m.Epoch) }); err != nil {
-		return nil, false, err
-	}
-	return t.d.store.Read(k, m.Off, m.Len, buf)
+	err = t.guarded(m.Epoch, func() error {
+		return t.mended(own, k, m.Epoch, func() (err error) {
+			sums, zero, err = t.d.store.Read(k, m.Off, m.Len, buf)
+			return err
+		})
+	})
+	return sums, zero, err
 }
 
 // guarded runs a change of the local disk that is not a write of the group:

@@ -249,8 +249,27 @@ func (s *Server) handleCopy(_ context.Context, r *rpc.Request) (wire.Message, er
 		if len(m.States) == 0 && !m.Replace {
 			return nil
 		}
+		if m.Pass != 0 && !m.Replace {
+			if err := t.wantsAll(k, m); err != nil {
+				return err
+			}
+		}
 		return t.d.store.Import(k, m, m.Epoch)
 	})
+}
+
+// wantsAll refuses, once, a part of a chunk whose header is damaged here: the
+// catch-up then copies all of it, also what did not change.
+func (t *seat) wantsAll(k chunkstore.Key, m *wire.Copy) error {
+	info, ok, err := t.d.store.Info(k)
+	if err != nil || !ok || !info.Damaged {
+		return err
+	}
+	if err := t.d.store.RestoreHeader(k, m.ChunkSize, m.Origin, m.Epoch); err != nil {
+		return err
+	}
+	t.d.repaired.Add(1)
+	return ashlar.E("copy", ashlar.Corrupt, k.String(), errors.New("its header was damaged here"))
 }
 
 // handleCatchupEnd makes everything received durable; what was suspect here
@@ -306,6 +325,11 @@ func (s *Server) handleFetch(_ context.Context, r *rpc.Request) (wire.Message, e
 	}
 	rep := &wire.FetchReply{}
 	k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
+	if info, ok, err := t.d.store.Info(k); err != nil {
+		return nil, err
+	} else if ok {
+		rep.ChunkSize, rep.Origin = info.ChunkSize, info.Origin
+	}
 	rep.States, rep.Sums, rep.Data, err = t.d.store.Export(k, m.Off, m.Len, r.Buffer(int(m.Len)))
 	if err == nil {
 		rep.End, err = t.d.store.End(k, m.Off, m.Len)
@@ -330,6 +354,9 @@ func (s *Server) handleChunkSums(_ context.Context, r *rpc.Request) (wire.Messag
 	}
 	k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
 	_, bad, err := t.d.store.Verify(k)
+	if chunkstore.HeaderDamaged(err) {
+		return &wire.ChunkSumsReply{Header: true}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

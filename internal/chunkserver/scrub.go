@@ -124,8 +124,11 @@ func (t *seat) scrubChunk(k chunkstore.Key, e ashlar.Epoch) {
 	if err == nil && len(bad) == 0 {
 		var differs []chunkstore.Region
 		for _, m := range t.peers(e) {
-			d, derr := t.differences(ctx, k, m, e)
+			d, header, derr := t.differences(ctx, k, m, e)
 			differs, err = append(differs, d...), errors.Join(err, derr)
+			if header {
+				differs = append(differs, chunkstore.Region{})
+			}
 		}
 		if err == nil && len(differs) == 0 {
 			return
@@ -146,18 +149,35 @@ func (t *seat) scrubChunk(k chunkstore.Key, e ashlar.Epoch) {
 func (t *seat) repair(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) error {
 	b := &t.l.s.scrub
 	_, bad, err := t.d.store.Verify(k)
+	if chunkstore.HeaderDamaged(err) {
+		b.damaged.Add(1)
+		if err := t.mendHeader(ctx, k, e); err != nil {
+			return err
+		}
+		b.repaired.Add(1)
+		_, bad, err = t.d.store.Verify(k)
+	}
 	if err != nil {
 		return err
 	}
 	b.damaged.Add(size(bad) / ashlar.BlockSize)
 	for _, r := range bad {
-		if err := t.mend(ctx, k.Layer, k.Index, []chunkstore.Region{r}, e); err != nil {
+		if err := t.mend(ctx, k, []chunkstore.Region{r}, e); err != nil {
 			return err
 		}
 		b.repaired.Add(uint64(r.Len / ashlar.BlockSize))
 	}
 	for _, m := range t.peers(e) {
-		differs, err := t.differences(ctx, k, m, e)
+		differs, header, err := t.differences(ctx, k, m, e)
+		if header { // any copy writes it anew
+			b.damaged.Add(1)
+			if err := t.push(k, m, chunkstore.Region{Len: ashlar.BlockSize}, e); err != nil {
+				return err
+			}
+			b.repaired.Add(1)
+			t.l.s.log.Warn("header of a chunk mended", "chunk", k.String(), "disk", m)
+			differs, _, err = t.differences(ctx, k, m, e)
+		}
 		if err != nil {
 			return err
 		}
@@ -194,18 +214,18 @@ func (t *seat) push(k chunkstore.Key, m ashlar.DiskID, r chunkstore.Region, e as
 	return nil
 }
 
-// differences returns where a member's stored checksums are not ours. Absent
-// and zero blocks are the same to a reader of one layer, but not to a stack,
-// so states count too.
-func (t *seat) differences(ctx context.Context, k chunkstore.Key, m ashlar.DiskID, e ashlar.Epoch) ([]chunkstore.Region, error) {
+// differences returns where a member's stored checksums are not ours, or that
+// its header of the chunk is damaged. Absent and zero blocks are the same to a
+// reader of one layer, but not to a stack, so states count too.
+func (t *seat) differences(ctx context.Context, k chunkstore.Key, m ashlar.DiskID, e ashlar.Epoch) (out []chunkstore.Region, header bool, err error) {
 	states, sums, err := t.d.store.Sums(k)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var rep wire.ChunkSumsReply
 	req := &wire.ChunkSums{Disk: m, Group: t.group, Epoch: e, Layer: k.Layer, Chunk: k.Index}
-	if err := t.call(ctx, m, e, req, &rep); err != nil {
-		return nil, err
+	if err := t.call(ctx, m, e, req, &rep); err != nil || rep.Header {
+		return nil, rep.Header, err
 	}
 	at := func(states []byte, sums []uint32, i int) (byte, uint32) {
 		if i < len(states) && i < len(sums) && states[i] == chunkstore.Data {
@@ -216,7 +236,6 @@ func (t *seat) differences(ctx context.Context, k chunkstore.Key, m ashlar.DiskI
 		}
 		return chunkstore.Absent, 0
 	}
-	var out []chunkstore.Region
 	for i := range max(len(states), len(rep.States)) {
 		s1, c1 := at(states, sums, i)
 		s2, c2 := at(rep.States, rep.Sums, i)
@@ -230,5 +249,5 @@ func (t *seat) differences(ctx context.Context, k chunkstore.Key, m ashlar.DiskI
 			out = append(out, chunkstore.Region{Off: off, Len: ashlar.BlockSize})
 		}
 	}
-	return out, nil
+	return out, false, nil
 }

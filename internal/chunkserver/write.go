@@ -127,8 +127,8 @@ func (t *seat) sound(ctx context.Context, w *wire.Write) error {
 		}
 		buf := rpc.GetBuffer(b)
 		_, _, err := t.d.store.Read(k, off, b, buf)
-		if bad := damage(err); bad != nil {
-			_, _, err = t.readMended(ctx, &wire.Read{Address: w.Address, Off: off, Len: b}, buf, bad)
+		if damage(err) != nil {
+			_, _, err = t.readMended(ctx, &wire.Read{Address: w.Address, Off: off, Len: b}, buf)
 		}
 		rpc.PutBuffer(buf)
 		if errors.Is(err, ashlar.Corrupt) {
@@ -205,12 +205,11 @@ func (t *seat) apply(a *replication.Action) {
 		t.setFull()
 		err = t.store(w, a.Epoch, true)
 	}
-	if bad := damage(err); bad != nil {
+	if damage(err) != nil {
 		// A block written in part is damaged. The others' is the old one or
 		// the new one; either will do under this write.
-		if err = t.mend(t.job(a.Disk, a.Epoch), w.Layer, w.Chunk, bad, a.Epoch); err == nil {
-			err = t.store(w, a.Epoch, true)
-		}
+		k := chunkstore.Key{Group: t.group, Layer: w.Layer, Index: w.Chunk}
+		err = t.mended(t.job(a.Disk, a.Epoch), k, a.Epoch, func() error { return t.store(w, a.Epoch, true) })
 	}
 	if err != nil {
 		t.l.s.log.Error("write failed on the primary's disk", "group", t.group, "disk", t.d.path, "err", err)

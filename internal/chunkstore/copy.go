@@ -12,10 +12,10 @@ import (
 
 // Import stores blocks exported by another member: Off, States, Sums, Data,
 // End, ChunkSize, Origin and Replace of in are used. The checksums are verified
-// first. Repairs may use most of the reserve of a full disk. Replace first
-// makes the whole chunk absent, which also mends a damaged header: until the
-// rest was imported too, the chunk must not be served. Without Replace a
-// damaged header is Corrupt.
+// first. Repairs may use most of the reserve of a full disk. A damaged header
+// is written anew, and what then is not known of the chunk is Lost. Replace
+// first makes the whole chunk absent: until the rest was imported too, the
+// chunk must not be served.
 func (d *Disk) Import(k Key, in *wire.Copy, epoch ashlar.Epoch) error {
 	if err := checkCopy(k, in); err != nil {
 		return err
@@ -29,6 +29,11 @@ func (d *Disk) Import(k Key, in *wire.Copy, epoch ashlar.Epoch) error {
 		return nil
 	}
 	c, err := d.lockForWrite(k)
+	if HeaderDamaged(err) {
+		if err = d.RestoreHeader(k, in.ChunkSize, in.Origin, epoch); err == nil {
+			c, err = d.lockForWrite(k)
+		}
+	}
 	if err != nil {
 		return err
 	}

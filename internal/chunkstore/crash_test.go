@@ -378,10 +378,6 @@ func TestDamageIsFoundAndMendedByImport(t *testing.T) {
 	if _, err := chunkstoretest.Read(d, k, 0, block); !errors.Is(err, ashlar.Corrupt) || !errors.As(err, &damage) || !damage.Header {
 		t.Fatalf("%v", err)
 	}
-	part := &wire.Copy{ChunkSize: chunkstoretest.Size, States: states[:1], Sums: sums[:1], Data: packed[:block]}
-	if err := d.Import(k, part, 2); !errors.Is(err, ashlar.Corrupt) {
-		t.Fatalf("a part imported would leave zeros in the rest: %v", err)
-	}
 	infos, err := d.List(1, wire.ChunkKey{}, 10)
 	if err != nil || len(infos) != 1 || !infos[0].Damaged {
 		t.Fatalf("%+v %v", infos, err)
@@ -391,6 +387,55 @@ func TestDamageIsFoundAndMendedByImport(t *testing.T) {
 	}
 	if got := chunkstoretest.MustRead(t, d, k, 0, 40*block); !bytes.Equal(got, data) {
 		t.Fatal("differs")
+	}
+}
+
+func TestADamagedHeaderIsWrittenAnewAndNothingIsTakenForAbsent(t *testing.T) {
+	m := vfs.NewMem()
+	p := chunkstoretest.Place{FS: m, Dir: "/disk"}
+	d := p.Format(t)
+	k := chunkstore.Key{Group: 1, Layer: 9}
+	data := bytes.Repeat([]byte{1}, 40*block) // regions 0 to 2 of 16
+	for name, harm := range map[string]struct {
+		zero bool
+		kept bool
+	}{"a bit flipped": {false, true}, "its page zeroed": {true, false}} {
+		if err := chunkstoretest.Write(d, k, 0, data, 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if harm.zero {
+			f, err := m.Open(fmt.Sprintf("/disk/chunks/%08x/%02X/%016x.%08x", k.Group, byte(k.Layer>>8), uint64(k.Layer), k.Index))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt(make([]byte, 4096), 0); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			change(t, m, k, 64)
+		}
+		d = chunkstoretest.Open(t, p.Config())
+		part := bytes.Repeat([]byte{2}, block)
+		in := &wire.Copy{ChunkSize: chunkstoretest.Size, Off: 20 * block, States: []byte{chunkstore.Data}, Sums: checksum.Append(nil, 0, part), Data: part}
+		if err := d.Import(k, in, 2); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got, err := chunkstoretest.Read(d, k, 20*block, block); err != nil || !bytes.Equal(got, part) {
+			t.Fatalf("%s: what was imported can not be read: %v", name, err)
+		}
+		got, err := chunkstoretest.Read(d, k, 0, block)
+		if harm.kept && (err != nil || !bytes.Equal(got, data[:block])) || !harm.kept && !errors.Is(err, ashlar.Corrupt) {
+			t.Fatalf("%s: read beside it: %v", name, err)
+		}
+		if _, err := chunkstoretest.Read(d, k, 100*block, block); !errors.Is(err, ashlar.Corrupt) {
+			t.Fatalf("%s: read of what never was written: %v, want damage: nobody knows that it was not", name, err)
+		}
+		if err := d.Delete(k); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -39,8 +39,8 @@ type Write struct {
 // error of kind Corrupt.
 type Damage struct {
 	Regions []Region
-	// Header says that the chunk's header is damaged, and so all of it; only an
-	// Import that replaces the whole chunk mends that.
+	// Header says that the chunk's header is damaged, and so all of it, until
+	// RestoreHeader or an Import.
 	Header bool
 	Err    error // what was found, if more is known
 }

@@ -389,8 +389,11 @@ func (m *Fetch) Fields(c *Codec) {
 	U32(c, &m.Len)
 }
 
-// FetchReply carries blocks as Copy does.
+// FetchReply carries blocks as Copy does, and what the header of their chunk
+// says. A ChunkSize of 0 says that there is no such chunk.
 type FetchReply struct {
+	ChunkSize uint32
+	Origin
 	End    uint32 // as in Copy
 	States []byte
 	Sums   []uint32
@@ -402,6 +405,8 @@ func (*FetchReply) Kind() Kind { return kindFetchReply }
 
 // Fields implements Message.
 func (m *FetchReply) Fields(c *Codec) {
+	U32(c, &m.ChunkSize)
+	m.Origin.fields(c)
 	U32(c, &m.End)
 	Blob(c, &m.States, SumsMax)
 	U32s(c, &m.Sums, SumsMax)
@@ -437,7 +442,10 @@ func (m *ChunkSums) Fields(c *Codec) {
 
 // ChunkSumsReply has one state and one checksum a block, up to the last block
 // that is not absent.
+//
+// With Header the header of the chunk is damaged there and nothing else known.
 type ChunkSumsReply struct {
+	Header bool
 	States []byte
 	Sums   []uint32
 }
@@ -449,6 +457,7 @@ func (*ChunkSumsReply) Kind() Kind { return kindChunkSumsRep }
 
 // Fields implements Message.
 func (m *ChunkSumsReply) Fields(c *Codec) {
+	Bool(c, &m.Header)
 	Blob(c, &m.States, chunkBlocksMax)
 	U32s(c, &m.Sums, chunkBlocksMax)
 }
