@@ -19,6 +19,7 @@ const (
 	exitNotFound    = 3
 	exitUnavailable = 4
 	exitAtRisk      = 5
+	exitDamaged     = 6
 )
 
 var exitText = map[int]string{
@@ -28,6 +29,7 @@ var exitText = map[int]string{
 	exitNotFound:    "what was named does not exist",
 	exitUnavailable: "the cluster could not be reached, or not in time",
 	exitAtRisk:      "status only: data is at risk or unavailable",
+	exitDamaged:     "inspect only: damage was found, or not everything was recovered",
 }
 
 // exits is the help text on exit statuses.

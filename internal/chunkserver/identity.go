@@ -3,7 +3,6 @@ package chunkserver
 import (
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"path"
@@ -67,14 +66,8 @@ func (id *identity) load(fsys vfs.FS, dir string, cluster ashlar.ClusterID) erro
 	if err := errors.Join(eofIsNil(err), f.Close()); err != nil {
 		return err
 	}
-	if _, err := header.Decode(b[:n], header.Header{Magic: identityMagic, Version: identityVersion, Cluster: cluster}, name); err != nil {
-		return err
-	}
-	if n < identitySize {
-		return ashlar.E("read", ashlar.Corrupt, name, fmt.Errorf("%d bytes, want %d", n, identitySize))
-	}
-	copy(id.uuid[:], b[header.Size:])
-	return nil
+	id.uuid, _, err = decodeIdentity(b[:n], cluster, name)
+	return err
 }
 
 func eofIsNil(err error) error {

@@ -43,7 +43,7 @@ const identityVersion = 1
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (c *Config) identityHeader() header.Header {
-	return header.Header{Magic: header.Magic{'A', 'S', 'H', 'L', 'R', 'M', 'B', 'R'}, Version: identityVersion, Cluster: c.Cluster}
+	return header.Header{Magic: IdentityMagic, Version: identityVersion, Cluster: c.Cluster}
 }
 
 // openDir makes or checks the directory, locks it, and begins an incarnation.
@@ -88,18 +88,23 @@ func readIdentity(c *Config) (incarnation uint64, err error) {
 }
 
 func decodeIdentity(b []byte, c *Config) (incarnation uint64, err error) {
-	name := path.Join(c.Dir, identityName)
-	if _, err := header.Decode(b, c.identityHeader(), name); err != nil {
-		return 0, err
+	f, err := decodeIdentityFile(b, c.identityHeader(), path.Join(c.Dir, identityName))
+	if err == nil && f.Member != c.ID {
+		err = ashlar.E("start consensus in", ashlar.Invalid, c.Dir,
+			fmt.Errorf("the directory belongs to member %d, not %d", f.Member, c.ID))
+	}
+	return f.Incarnation, err
+}
+
+func decodeIdentityFile(b []byte, want header.Header, name string) (IdentityFile, error) {
+	h, err := header.Decode(b, want, name)
+	if err != nil {
+		return IdentityFile{}, err
 	}
 	if len(b) < identitySize || crc32.Checksum(b[64:80], castagnoli) != binary.LittleEndian.Uint32(b[80:]) {
-		return 0, ashlar.E("read", ashlar.Corrupt, name, errors.New("checksum differs"))
+		return IdentityFile{}, ashlar.E("read", ashlar.Corrupt, name, errors.New("checksum differs"))
 	}
-	if id := binary.LittleEndian.Uint64(b[64:]); id != c.ID {
-		return 0, ashlar.E("start consensus in", ashlar.Invalid, c.Dir,
-			fmt.Errorf("the directory belongs to member %d, not %d", id, c.ID))
-	}
-	return binary.LittleEndian.Uint64(b[72:]), nil
+	return IdentityFile{h.Cluster, binary.LittleEndian.Uint64(b[64:]), binary.LittleEndian.Uint64(b[72:])}, nil
 }
 
 func writeIdentity(c *Config, incarnation uint64) error {

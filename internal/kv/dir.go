@@ -40,7 +40,7 @@ const formatVersion = 1
 const currentMax = 64
 
 func (s *Store) headerWanted() header.Header {
-	return header.Header{Magic: header.Magic{'A', 'S', 'H', 'L', 'R', 'K', 'V', 'S'}, Version: formatVersion, Cluster: s.o.Cluster}
+	return header.Header{Magic: IdentityMagic, Version: formatVersion, Cluster: s.o.Cluster}
 }
 
 // prepareDir makes or checks the directory and returns the name of the live

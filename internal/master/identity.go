@@ -36,6 +36,8 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 type identity struct {
+	cluster ashlar.ClusterID
+
 	ID    uint64
 	First []consensus.Member
 }
@@ -50,9 +52,7 @@ func (i *identity) fields(c *wire.Codec) {
 }
 
 func (m *Master) identityHeader() header.Header {
-	return header.Header{
-		Magic: header.Magic{'A', 'S', 'H', 'L', 'R', 'M', 'S', 'T'}, Version: identityVersion, Cluster: m.cfg.Cluster,
-	}
+	return header.Header{Magic: IdentityMagic, Version: identityVersion, Cluster: m.cfg.Cluster}
 }
 
 // readIdentity returns what MASTER says, nil if there is none.
@@ -77,7 +77,8 @@ func (m *Master) readIdentity() (*identity, error) {
 }
 
 func decodeIdentity(b []byte, want header.Header, name string) (*identity, error) {
-	if _, err := header.Decode(b, want, name); err != nil {
+	h, err := header.Decode(b, want, name)
+	if err != nil {
 		return nil, err
 	}
 	b = b[header.Size:]
@@ -88,7 +89,7 @@ func decodeIdentity(b []byte, want header.Header, name string) (*identity, error
 	if got := crc32.Checksum(body, castagnoli); got != sum {
 		return nil, ashlar.E("read", ashlar.Corrupt, name, fmt.Errorf("checksum %08x, want %08x", got, sum))
 	}
-	id := new(identity)
+	id := &identity{cluster: h.Cluster}
 	c := wire.Decoder(body)
 	id.fields(c)
 	if err := c.Finish(); err != nil {

@@ -187,7 +187,7 @@ func Start(ctx context.Context, cfg Config) (*Master, error) {
 		return nil, err
 	}
 	store, err := kv.Open(kv.Options{
-		Dir: path.Join(cfg.Dir, "store"), FS: cfg.FS, Cluster: cfg.Cluster, CacheBytes: cfg.CacheBytes, Logger: m.log, Fatal: cfg.Fatal,
+		Dir: path.Join(cfg.Dir, StoreDir), FS: cfg.FS, Cluster: cfg.Cluster, CacheBytes: cfg.CacheBytes, Logger: m.log, Fatal: cfg.Fatal,
 	})
 	if err != nil {
 		return nil, err
@@ -230,7 +230,7 @@ func (m *Master) checkInitialised() error {
 func (m *Master) boot(id *identity) error {
 	m.id.Store(id.ID)
 	node, err := consensus.Start(consensus.Config{
-		ID: id.ID, Cluster: m.cfg.Cluster, Dir: path.Join(m.cfg.Dir, "log"), FS: m.cfg.FS, Clock: m.clk,
+		ID: id.ID, Cluster: m.cfg.Cluster, Dir: path.Join(m.cfg.Dir, LogDir), FS: m.cfg.FS, Clock: m.clk,
 		TickInterval: m.cfg.ConsensusTick, ElectionTicks: m.cfg.ElectionTicks,
 		Bootstrap: id.First, Transport: m.trans, Machine: (*machine)(m),
 		MembersChanged: m.membersChanged, Dropped: m.dropped,

@@ -39,6 +39,7 @@ var places = map[string]place{
 	"internal/chunkstore":  {3, servers},
 	"internal/master":      {4, servers},
 	"internal/chunkserver": {4, servers},
+	"internal/inspect":     {4, servers},
 	"internal/object":      {2, clients},
 	"internal/file":        {3, clients},
 	"client":               {4, clients},
@@ -63,6 +64,8 @@ var sideways = map[string]string{
 	"internal/meta -> internal/meta/namespace":  "the entry point joins its parts",
 	"internal/meta -> internal/meta/placement":  "the entry point joins its parts",
 	"internal/meta -> internal/meta/key":        "the key layout is one for all parts",
+	"internal/inspect -> internal/master":       "a file is read by the decoder of the package that owns its format",
+	"internal/inspect -> internal/chunkserver":  "a file is read by the decoder of the package that owns its format",
 	"internal/consensus -> internal/consensus/": "a package and its own parts",
 }
 

@@ -74,27 +74,40 @@ func Open(o Options) (*Log, *State, error) {
 // crash left of segments in preparation. A power loss may undo the removal of
 // some of the oldest segments: what is before a gap was not needed.
 func listSegments(o Options) (out, unneeded []uint64, err error) {
-	names, err := o.FS.List(o.Dir)
+	out, unneeded, left, err := scanSegments(o)
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, name := range left {
+		if err := o.FS.Remove(path.Join(o.Dir, name)); err != nil {
+			return nil, nil, err
+		}
+	}
+	return out, unneeded, nil
+}
+
+// scanSegments is listSegments without removing anything: left is what a crash
+// left.
+func scanSegments(o Options) (out, unneeded []uint64, left []string, err error) {
+	names, err := o.FS.List(o.Dir)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	for _, name := range names {
 		var sequence uint64
 		if strings.HasSuffix(name, ".tmp") {
-			if err := o.FS.Remove(path.Join(o.Dir, name)); err != nil {
-				return nil, nil, err
-			}
+			left = append(left, name)
 			continue
 		}
 		if _, err := fmt.Sscanf(name, "log-%016x.wal", &sequence); err != nil || segmentName(sequence) != name {
-			return nil, nil, ashlar.E("open log", ashlar.Corrupt, path.Join(o.Dir, name), errors.New("not a segment"))
+			return nil, nil, nil, ashlar.E("open log", ashlar.Corrupt, path.Join(o.Dir, name), errors.New("not a segment"))
 		}
 		if n := len(out); n > 0 && out[n-1]+1 != sequence {
 			out, unneeded = nil, append(unneeded, out...)
 		}
 		out = append(out, sequence)
 	}
-	return out, unneeded, nil
+	return out, unneeded, left, nil
 }
 
 func (l *Log) readSegment(sequence uint64, newest bool, r *replay) (segment, error) {
