@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/rpc"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
@@ -151,7 +152,7 @@ func TestAMasterThatLostItsDataIsNotLetInUnderItsOldID(t *testing.T) {
 	eventually(t, "all masters are known to take part", func() bool {
 		started := 0
 		for name, n := range c.nodes {
-			r, err := n.master.findLeader(c.ctx(), nil)
+			r, err := n.master.findLeader(c.ctx(), &rpc.Request{Msg: &wire.FindLeader{}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -274,4 +275,31 @@ func TestANewLeaderLetsPrimariesThatYieldedGoOn(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// Who lost the leader asks the others, and hears of the next one when there is
+// one, not before.
+func TestAQuestionForAnotherLeaderIsHeldUntilThereIsOne(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.startAll()
+	lead := c.leader().name
+	old := c.peer(lead).Addr
+	other := c.peer("m1")
+	if lead == "m1" {
+		other = c.peer("m2")
+	}
+	cl := c.clientRPC("client")
+	ask := func(hold time.Duration) (r wire.FindLeaderReply, took time.Duration) {
+		began := time.Now()
+		if err := cl.Call(c.ctx(), other.Addr, &wire.FindLeader{Not: old, HoldMs: uint32(hold / time.Millisecond)}, &r); err != nil {
+			t.Fatal(err)
+		}
+		return r, time.Since(began)
+	}
+	eventually(t, "the follower knows its leader", func() bool { r, _ := ask(0); return r.Leader == old })
+	if r, took := ask(200 * time.Millisecond); r.Leader == old && took < 200*time.Millisecond {
+		t.Fatalf("answered after %v with the leader that was asked not for", took)
+	}
+	c.kill(lead)
+	eventually(t, "it names the next", func() bool { r, _ := ask(findHoldMax); return r.Leader != "" && r.Leader != old })
 }

@@ -118,6 +118,7 @@ func (a *machine) Restore(dir string) (uint64, error) {
 // LeaderChanged implements consensus.StateMachine.
 func (a *machine) LeaderChanged(now consensus.Leadership) {
 	m := (*Master)(a)
+	defer m.leaderMoved()
 	select {
 	case <-m.booted: // a group of one elects itself while Start returns
 	case <-m.ctx.Done():

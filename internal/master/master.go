@@ -170,6 +170,7 @@ type Master struct {
 	mu      sync.Mutex
 	touched uint64        // index of the last change of groups or fences
 	moved   chan struct{} // closed when touched grows
+	elected chan struct{} // closed when another leads, or nobody
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -182,7 +183,7 @@ func Start(ctx context.Context, cfg Config) (*Master, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	m := &Master{cfg: cfg, log: cfg.Logger.With("master", cfg.Name), clk: cfg.Clock, moved: make(chan struct{}), booted: make(chan struct{})}
+	m := &Master{cfg: cfg, log: cfg.Logger.With("master", cfg.Name), clk: cfg.Clock, moved: make(chan struct{}), elected: make(chan struct{}), booted: make(chan struct{})}
 	if err := vfs.MakeDir(cfg.FS, cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -397,6 +398,14 @@ func (m *Master) touch(index uint64) {
 		close(m.moved)
 		m.moved = make(chan struct{})
 	}
+}
+
+// leaderMoved wakes who waits for a leader.
+func (m *Master) leaderMoved() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.elected)
+	m.elected = make(chan struct{})
 }
 
 // revision returns the index of the last change of groups or fences, and a

@@ -172,8 +172,32 @@ func (m *Master) history() ashlar.History {
 	return 1
 }
 
-// findLeader answers who leads, from any master.
-func (m *Master) findLeader(context.Context, *rpc.Request) (wire.Message, error) {
+// findHoldMax bounds how long a question for the leader is held.
+const findHoldMax = time.Second
+
+// findLeader answers who leads, from any master, once another leads than the
+// one that is known not to answer.
+func (m *Master) findLeader(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+	q := r.Msg.(*wire.FindLeader)
+	held := timeout(m.clk, min(time.Duration(q.HoldMs)*time.Millisecond, findHoldMax))
+	defer held.stop()
+	for waiting := q.HoldMs > 0; waiting; {
+		m.mu.Lock()
+		moved := m.elected
+		m.mu.Unlock()
+		if addr, _ := m.leaderAddr(); addr != "" && (addr != q.Not || addr == m.cfg.Addr) {
+			break
+		}
+		select {
+		case <-moved:
+		case <-held.c:
+			waiting = false
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-m.ctx.Done():
+			waiting = false
+		}
+	}
 	addr, term := m.leaderAddr()
 	out := &wire.FindLeaderReply{Leader: addr, Term: term, Initialised: m.initialised.Load()}
 	members := m.members.Load()

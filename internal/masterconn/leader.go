@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/clock"
@@ -235,7 +236,7 @@ type told struct {
 }
 
 // ask asks every master at once. Exactly n answers arrive on the channel.
-func (l *Leader) ask(ctx context.Context) (answers <-chan told, n int) {
+func (l *Leader) ask(ctx context.Context, q *wire.FindLeader) (answers <-chan told, n int) {
 	l.mu.Lock()
 	masters := slices.Clone(l.masters)
 	l.mu.Unlock()
@@ -243,18 +244,24 @@ func (l *Leader) ask(ctx context.Context) (answers <-chan told, n int) {
 	for _, addr := range masters {
 		go func() {
 			a := told{by: addr}
-			a.err = l.rpc.Call(ctx, addr, new(wire.FindLeader), &a.reply)
+			m := *q
+			a.err = l.rpc.Call(ctx, addr, &m, &a.reply)
 			ch <- a
 		}()
 	}
 	return ch, len(masters)
 }
 
-// search asks once and adopts the first leader that is believable.
+// search asks once and adopts the first leader that is believable. Masters that
+// know of none hold the question for a while, so that whoever is elected is
+// found at once.
 func (l *Leader) search(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answers, n := l.ask(ctx)
+	l.mu.Lock()
+	q := &wire.FindLeader{Not: l.suspect, HoldMs: uint32(askHold / time.Millisecond)}
+	l.mu.Unlock()
+	answers, n := l.ask(ctx, q)
 	if n == 0 {
 		return ashlar.E("find leader", ashlar.Invalid, "", errors.New("no master's address is known"))
 	}
@@ -346,7 +353,7 @@ func (l *Leader) doubt(ctx context.Context, v *view) {
 func (l *Leader) check(v *view) {
 	ctx, cancel := context.WithTimeout(v.ctx, askTimeout)
 	defer cancel()
-	answers, n := l.ask(ctx)
+	answers, n := l.ask(ctx, new(wire.FindLeader))
 	for range n {
 		a := <-answers
 		switch {

@@ -34,6 +34,8 @@ import (
 const (
 	// askTimeout is how long a master may take to say who leads.
 	askTimeout = time.Second
+	// askHold is how long a master that knows of no leader may hold the question.
+	askHold = 900 * time.Millisecond
 	// doubtAfter is how long an answer may take before the leader is asked
 	// whether it still leads. As long as it says so, the answer is waited for.
 	doubtAfter = time.Second

@@ -35,14 +35,22 @@ const (
 	ticketMax  = 512
 )
 
-// FindLeader asks any node who leads. Answered without the log; a hint.
-type FindLeader struct{}
+// FindLeader asks any node who leads. Answered without the log; a hint. With
+// HoldMs the answer waits, up to so long, while the master knows of no leader
+// or of none but Not, which did not answer.
+type FindLeader struct {
+	Not    string
+	HoldMs uint32
+}
 
 // Kind implements Message.
 func (*FindLeader) Kind() Kind { return kindFindLeader }
 
 // Fields implements Message.
-func (*FindLeader) Fields(*Codec) {}
+func (m *FindLeader) Fields(c *Codec) {
+	Text(c, &m.Not, textMax)
+	U32(c, &m.HoldMs)
+}
 
 // FindLeaderReply names the leader, "" if none is known, and all masters.
 // Initialised tells whether the answering master holds a cluster's state or
