@@ -119,18 +119,18 @@ func run(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer c.stop()
-	total := 0
+	total, n := 0, 0
 	began := time.Now()
-	for n := 0; (o.rounds == 0 || n < o.rounds) && (n == 0 || time.Since(began) < o.length); n++ {
+	for ; (o.rounds == 0 || n < o.rounds) && (n == 0 || time.Since(began) < o.length); n++ {
 		r := newRound(c, o, o.seed+uint64(n), given)
 		err := r.run(ctx)
-		total += len(r.schedule)
+		total += r.injected
 		if err != nil {
 			return fmt.Errorf("round with seed %d: %w\n%s\nagain: chaos -seed %d -rounds 1, or -schedule %s", r.seed, err, c.logs(), r.seed, r.file("schedule"))
 		}
 		fmt.Printf("round with seed %d: %s\n", r.seed, r.summary())
 	}
-	fmt.Printf("%d faults in %v: nothing lost, nothing wrong\n", total, time.Since(began).Round(time.Second))
+	fmt.Printf("%d faults of %d schedules in %v: nothing lost, nothing wrong\n", total, n, time.Since(began).Round(time.Second))
 	if !kept {
 		c.stop()
 		return os.RemoveAll(o.dir)

@@ -125,7 +125,8 @@ func parseFault(w []string) (f Fault, err error) {
 	return f, err
 }
 
-// weights say how often a fault is drawn.
+// weights say how often a fault is drawn; a seed multiplies each by one of
+// likely, so that some see much of one sort.
 var weights = []struct {
 	kind   string
 	weight int
@@ -133,6 +134,8 @@ var weights = []struct {
 	{"kill", 6}, {"pause", 5}, {"killall", 1}, {"cut", 3}, {"deaf", 2}, {"isolate", 3}, {"mute", 2},
 	{"refuse", 4}, {"lossy", 1}, {"disk", 6}, {"setclock", 1},
 }
+
+var likely = []int{0, 1, 1, 3}
 
 // draw makes the faults of a seed.
 func draw(seed uint64, clients int, length time.Duration) Schedule {
@@ -144,22 +147,17 @@ func draw(seed uint64, clients int, length time.Duration) Schedule {
 		return fmt.Sprintf("n%d", 1+rng.IntN(nodes))
 	}
 	client := func() string { return fmt.Sprintf("c%d", 1+rng.IntN(clients)) }
-	sum := 0
+	var kinds []string
 	for _, w := range weights {
-		sum += w.weight
+		kinds = append(kinds, slices.Repeat([]string{w.kind}, w.weight*likely[rng.IntN(len(likely))])...)
 	}
-	kind := func() string {
-		n := rng.IntN(sum)
-		for _, w := range weights {
-			if n -= w.weight; n < 0 {
-				return w.kind
-			}
-		}
-		panic("weights do not add up")
+	if len(kinds) == 0 {
+		kinds = []string{"kill"}
 	}
+	pause := time.Duration(2+rng.IntN(4)) * time.Second // at most, from one to the next
 	var out Schedule
-	for at := time.Second; at < length; at += time.Duration(rng.Int64N(int64(5 * time.Second))) {
-		f := Fault{At: at.Round(time.Millisecond), Kind: kind(), For: (200*time.Millisecond + time.Duration(rng.Int64N(int64(4*time.Second)))).Round(time.Millisecond)}
+	for at := time.Second; at < length; at += time.Duration(rng.Int64N(int64(pause))) {
+		f := Fault{At: at.Round(time.Millisecond), Kind: kinds[rng.IntN(len(kinds))], For: (200*time.Millisecond + time.Duration(rng.Int64N(int64(4*time.Second)))).Round(time.Millisecond)}
 		switch f.Kind {
 		case "kill", "pause":
 			f.Args = []string{node()}
@@ -171,7 +169,7 @@ func draw(seed uint64, clients int, length time.Duration) Schedule {
 			}
 		case "cut", "deaf":
 			f.Args = []string{node(), node()}
-			if rng.IntN(4) == 0 {
+			if f.Args[0] == f.Args[1] || rng.IntN(4) == 0 {
 				f.Args[1] = "clients"
 			}
 		case "isolate", "mute", "lossy":
