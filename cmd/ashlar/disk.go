@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -50,6 +51,9 @@ func newDiskListCmd(g *global) *cobra.Command {
 	}
 }
 
+// oldFigures is from when on it is said how old figures are.
+const oldFigures = 5 * time.Second
+
 func printDisks(g *global, ds []wire.DiskStatus) {
 	var rows []table.Row
 	for _, d := range ds {
@@ -57,7 +61,14 @@ func printDisks(g *global, ds []wire.DiskStatus) {
 		if d.Error != "" {
 			state += ": " + d.Error
 		}
-		rows = append(rows, table.Row{d.ID, d.Node, d.Path, state, size(d.Free), size(d.Total), d.Chunks, d.Groups, d.Damaged, strings.Join(d.Labels, ",")})
+		free, total, chunks, damaged := size(d.Free), size(d.Total), fmt.Sprint(d.Chunks), fmt.Sprint(d.Damaged)
+		switch {
+		case d.Age < 0: // nothing is known, which is not the same as nothing
+			free, total, chunks, damaged = "?", "?", "?", "?"
+		case d.Age > oldFigures.Seconds():
+			state += " (figures of " + ago(d.Age) + " ago)"
+		}
+		rows = append(rows, table.Row{d.ID, d.Node, d.Path, state, free, total, chunks, d.Groups, damaged, strings.Join(d.Labels, ",")})
 	}
 	printTable(g.Out, table.Row{"disk", "node", "path", "state", "free", "total", "chunks", "groups", "damaged", "labels"}, rows)
 }
@@ -205,8 +216,8 @@ func newDiskRemoveCmd(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use: "remove DISK", Short: "forget a drained or dead disk",
 		Long: `Forgets a disk for good. It is refused while placement groups have a member
-there; --force removes a dead disk all the same, and what had its last copy
-there is lost.
+there; --force removes a dead disk all the same. It is refused even then for a
+disk with the last copy of anything.
 
 ` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable),
 		Example: `  ashlar disk drain 2 --wait && ashlar disk remove 2
@@ -214,12 +225,15 @@ there is lost.
 		Args: args(1, 1),
 		RunE: func(c *cobra.Command, a []string) error {
 			err := setDisk(c.Context(), g, a[0], wire.SetDisk{Remove: true, Force: o.force}, "disk %d is forgotten")
-			if ashlar.KindOf(err) == ashlar.Busy {
+			switch {
+			case ashlar.KindOf(err) == ashlar.Busy && o.force:
+				err = hintf(err, "`ashlar why disk %s` shows what it holds", a[0])
+			case ashlar.KindOf(err) == ashlar.Busy:
 				err = hintf(err, "first move its data away: `ashlar disk drain %s --wait`", a[0])
 			}
 			return err
 		},
 	}
-	c.Flags().BoolVar(&o.force, "force", false, "although placement groups have members there; their copies are lost")
+	c.Flags().BoolVar(&o.force, "force", false, "although placement groups have members there; those copies are given up")
 	return c
 }

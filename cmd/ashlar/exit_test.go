@@ -63,17 +63,22 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 func TestNodesAreJoinedByNameAndInOrder(t *testing.T) {
 	st := &wire.Status{
 		Masters: []wire.MasterStatus{{Name: "n10", Leader: true, Alive: true}, {Name: "n2", Alive: false}},
-		Nodes:   []wire.NodeStatus{{Name: "n2", Alive: true, Drain: true}, {Name: "store", Alive: true}},
-		Disks:   []wire.DiskStatus{{ID: 1, Node: "n2"}, {ID: 2, Node: "n2"}},
+		Nodes: []wire.NodeStatus{
+			{Name: "n2", State: "up", Alive: true, Drain: true}, {Name: "store", State: "silent", Alive: true},
+			{Name: "gone", State: "down"}, {Name: "out", State: "up", Alive: true, Drain: true},
+		},
+		Disks: []wire.DiskStatus{{ID: 1, Node: "n2"}, {ID: 2, Node: "n2", Groups: 1}, {ID: 3, Node: "out"}},
 	}
 	var got []string
 	for _, n := range nodes(st) {
 		got = append(got, fmt.Sprintf("%s: %s, %s, %d disks", n.Name, n.roles(), n.state(), len(n.Disks)))
 	}
 	want := []string{
-		"n2: master, chunkserver, DOWN, draining, 2 disks",
+		"gone: chunkserver, DOWN, 0 disks",
+		"n2: master, chunkserver, master DOWN, draining, 2 disks",
 		"n10: leader, up, 0 disks",
-		"store: chunkserver, up, 0 disks",
+		"out: chunkserver, up, drained, 1 disks",
+		"store: chunkserver, silent, 0 disks",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -87,10 +92,16 @@ func TestWhatIsLeftToCopyIsSummed(t *testing.T) {
 	st := &wire.Status{Groups: []wire.GroupStatus{
 		{State: "ok", Members: []wire.MemberStatus{{State: "in-sync"}, {State: "in-sync"}}},
 		{State: "degraded", Members: []wire.MemberStatus{{State: "in-sync"}, {State: "syncing", Left: 1 << 20, Node: "n2", Disk: 3}}},
-		{State: "at risk", Members: []wire.MemberStatus{{State: "in-sync", Primary: true, Node: "n1", Disk: 1}}},
+		{State: "at risk", Members: []wire.MemberStatus{{State: "in-sync", Primary: true, Node: "n1", Disk: 1, Alive: true}}},
 	}}
 	if left, groups := toSync(st); left != 1<<20 || groups != 2 {
 		t.Errorf("%d bytes, %d groups", left, groups)
+	}
+	if s := memberList([]wire.MemberStatus{{State: "in-sync", Node: "n1", Disk: 1}}); s != "n1/1 (in-sync, out of reach)" {
+		t.Errorf("member %q", s)
+	}
+	if s := summary([]wire.GroupStatus{{State: "read-only"}, {State: "unavailable"}}); s != "1 read-only, 1 unavailable" {
+		t.Errorf("summary %q", s)
 	}
 	if s := summary(st.Groups); s != "1 ok, 1 degraded, 1 at risk" {
 		t.Errorf("summary %q", s)

@@ -81,12 +81,33 @@ func (n *nodeInfo) roles() string {
 	return strings.Join(out, ", ")
 }
 
+// state is the word for a node: that of its worst role, which is named if the
+// other one does better.
 func (n *nodeInfo) state() string {
-	up := (n.Master == nil || n.Master.Alive) && (n.Chunkserver == nil || n.Chunkserver.Alive)
-	if n.Chunkserver != nil && n.Chunkserver.Drain {
-		return upOrDown(up) + ", draining"
+	m, c := n.Master, n.Chunkserver
+	out := "up"
+	switch {
+	case m != nil && !m.Alive && (c == nil || c.State == "down"):
+		out = "DOWN"
+	case m != nil && !m.Alive && c.State == "silent":
+		out = "silent"
+	case m != nil && !m.Alive:
+		out = "master DOWN"
+	case c != nil && c.State == "down" && m != nil:
+		out = "chunkserver DOWN"
+	case c != nil && c.State == "down":
+		out = "DOWN"
+	case c != nil && c.State == "silent":
+		out = "silent"
 	}
-	return upOrDown(up)
+	switch {
+	case c == nil || !c.Drain:
+	case !slices.ContainsFunc(n.Disks, func(d wire.DiskStatus) bool { return d.Groups > 0 }):
+		out += ", drained"
+	default:
+		out += ", draining"
+	}
+	return out
 }
 
 // nodes joins masters and chunkservers by name.
@@ -128,7 +149,7 @@ func printNodes(g *global, st *wire.Status) {
 		rack, silent := "", ""
 		if c := n.Chunkserver; c != nil {
 			rack = c.Rack
-			if !c.Alive {
+			if c.State != "up" {
 				silent = ago(c.Silent)
 			}
 		}

@@ -30,8 +30,11 @@ func newStatusCmd(g *global) *cobra.Command {
 command that helps. Then masters, nodes, disks, placement groups, volumes and
 capacity, as the leader sees them.
 
-Health is "ok", "degraded" (a copy is missing), "at risk" (one copy is left)
-or "unavailable" (data cannot be served until a disk is back).
+Health is "ok", "degraded" (a copy is missing), "at risk" (one copy is left,
+or the loss of one more master stops the cluster) or "unavailable" (data cannot
+be served until a disk is back). If no leader answers within --timeout (default
+8s) it is "unknown": then it shows which masters answer, and whom they take for
+the leader. "ashlar why" explains each problem.
 
 With --wait it shows nothing until redundancy is full: every placement group
 has all its copies, and every disk with one is alive. The time to go is an estimate from the speed so far.
@@ -44,17 +47,17 @@ has all its copies, and every disk with one is alive. The time to go is an estim
 	}
 	f := c.Flags()
 	f.BoolVar(&o.wait, "wait", false, "wait until redundancy is full")
-	f.DurationVar(&o.timeout, "timeout", 0, "give up waiting after this long (0: never)")
+	f.DurationVar(&o.timeout, "timeout", 0, "give up after this long (0: 8s, or never with --wait)")
 	f.BoolVar(&o.groups, "groups", false, "list every placement group")
 	return c
 }
 
 func runStatus(ctx context.Context, g *global, o statusOptions) error {
-	if o.timeout != 0 && !o.wait {
-		return usagef("--timeout is for --wait")
-	}
 	return g.admin(func(a *admin) error {
 		st, err := statusOrWait(ctx, g, a, o)
+		if err != nil && !o.wait && exitOf(err) == exitUnavailable && ctx.Err() == nil {
+			return leaderless(ctx, g, a, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -73,6 +76,12 @@ func runStatus(ctx context.Context, g *global, o statusOptions) error {
 // statusOrWait gets the status, after waiting for full redundancy if asked.
 func statusOrWait(ctx context.Context, g *global, a *admin, o statusOptions) (*wire.Status, error) {
 	if !o.wait {
+		limit := statusTimeout
+		if o.timeout > 0 {
+			limit = o.timeout
+		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
 		return a.Status(ctx)
 	}
 	if o.timeout > 0 {
@@ -146,7 +155,7 @@ func printStatus(g *global, st *wire.Status, groups bool) {
 	}
 	g.sayf("\nVolumes")
 	printVolumes(g, st.Volumes)
-	g.sayf("\nCapacity: %s free of %s on disks, copies counted; %d client sessions; %d deleted files to clean up",
+	g.sayf("\nCapacity: %s free of %s on disks in reach, copies counted; %d client sessions; %d deleted files to clean up",
 		size(st.Free), size(st.Total), len(st.Sessions), st.Deleting)
 }
 
@@ -164,7 +173,7 @@ func summary(gs []wire.GroupStatus) string {
 		count[g.State]++
 	}
 	var out []string
-	for _, s := range []string{"ok", "moving", "degraded", "at risk", "unavailable"} {
+	for _, s := range slices.Backward(stateOrder) {
 		if count[s] > 0 {
 			out = append(out, fmt.Sprintf("%d %s", count[s], s))
 		}
@@ -222,8 +231,11 @@ func memberList(ms []wire.MemberStatus) string {
 		if m.Primary {
 			s += "*"
 		}
-		if m.State != ashlar.InSync.String() {
+		if m.State != ashlar.InSync.String() || !m.Alive {
 			s += " (" + m.State
+			if m.State == ashlar.InSync.String() {
+				s += ", out of reach"
+			}
 			if m.Left > 0 {
 				s += ", " + size(m.Left) + " left"
 			}

@@ -1,435 +1,384 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/client"
+	"github.com/ashlarfs/ashlar/internal/config"
+	"github.com/ashlarfs/ashlar/internal/fusefs"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
+// whyNouns are what can be asked about beside a path; each takes one name. An
+// image will be one more.
+var whyNouns = map[string]func(context.Context, *why, string) error{
+	"pg": whyGroup, "disk": whyDisk, "node": whyNode,
+}
+
+const whyUsage = "ask about VOLUME:/PATH, a path on a mounted volume, pg NUMBER, disk NUMBER or node NAME; or with --if-lost about nothing, for all"
+
 type whyOptions struct {
-	ifLost []string
+	lost   []string
+	groups bool
 }
 
 func newWhyCmd(g *global) *cobra.Command {
 	var o whyOptions
 	c := &cobra.Command{
-		Use:   "why PATH | pg N | disk N | node NAME",
-		Short: "explain where data is, in what state, and what is being moved and why",
-		Long: `Explains where something is, in what state it is, what is being copied or moved
-and why, how much is left, and with --if-lost what would happen if a node or
-disk died now: what would stop, what would have one copy, what would be gone.
+		Use:   "why [VOLUME:/PATH | PATH | pg NUMBER | disk NUMBER | node NAME]",
+		Short: "explain where data is, why it is so, and what a loss would do",
+		Long: `Explains where the data of a file, a placement group, a disk or a node is: who
+has copies, in which state, who is primary, what is being copied or moved and
+why (a lost node, a drain, balance, another number of copies, a member that
+returned), and how much is left.
 
-  PATH       a file: VOLUME:/path, or a path on a mounted volume
-  pg N       a placement group
-  disk N     a disk
-  node NAME  a node
+A file is named VOLUME:/path, or by its path on a mounted volume.
 
---if-lost takes the name of a node or the number of a disk, and may be given
-several times: they are lost together.
+With --if-lost, a node's name or a disk's number, as often as needed, it tells what
+would happen if these were lost now: what would stop being served, what would
+be on its last copy, what would be lost, and whether the masters would go on.
+Without anything else, for all data.
 
 ` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable),
-		Example: `  ashlar why main:/projects/plan.txt --if-lost n2
-  ashlar why disk 3`,
-		Args: args(1, 2),
-		RunE: func(c *cobra.Command, a []string) error { return runWhy(c.Context(), g, o, a) },
+		Example: `  ashlar why main:/video.mp4
+  ashlar why pg 12
+  ashlar why disk 3 --groups
+  ashlar why --if-lost n2 --if-lost 5
+  ashlar why /mnt/main/video.mp4 --if-lost n1 -json`,
+		Args:              args(0, 2),
+		ValidArgsFunction: g.completeWhy,
+		RunE:              func(c *cobra.Command, a []string) error { return runWhy(c.Context(), g, o, a) },
 	}
-	c.Flags().StringArrayVar(&o.ifLost, "if-lost", nil, "tell what would happen if this node or disk died now")
+	c.Flags().StringSliceVar(&o.lost, "if-lost", nil, "suppose that a node (its name) or a disk (its number) is lost now")
+	c.Flags().BoolVar(&o.groups, "groups", false, "list every placement group, not only those that need attention")
 	return c
 }
 
-// why is what is explained: some placement groups, and what they are of.
+// why is one question.
 type why struct {
-	Subject string             `json:"subject"`
-	Facts   []string           `json:"facts"`
-	Places  []place            `json:"places,omitempty"` // of a file
-	Groups  []wire.GroupStatus `json:"placement_groups"`
-	IfLost  *client.Loss       `json:"if_lost,omitempty"`
-	Lost    []string           `json:"lost,omitempty"`
-}
-
-// place is one group that holds chunks of a file.
-type place struct {
-	Group  ashlar.PGID `json:"group"`
-	Chunks []uint32    `json:"chunks"` // ascending
+	g *global
+	o whyOptions
+	q wire.Explain // what is supposed lost
 }
 
 func runWhy(ctx context.Context, g *global, o whyOptions, a []string) error {
-	if len(a) == 1 {
-		return whyPath(ctx, g, o, a[0])
+	w := &why{g: g, o: o}
+	for _, l := range o.lost {
+		if n, err := strconv.ParseUint(l, 10, 32); err == nil && n > 0 {
+			w.q.LostDisks = append(w.q.LostDisks, ashlar.DiskID(n))
+			continue
+		}
+		if !config.ValidName(l) {
+			return usagef("--if-lost %q: want the name of a node or the number of a disk", l)
+		}
+		w.q.LostNodes = append(w.q.LostNodes, l)
 	}
-	return g.withStatus(ctx, func(st *wire.Status) error {
-		w, err := whyNoun(st, a[0], a[1])
-		if err != nil {
+	if len(w.q.LostNodes) > wire.ExplainLostMax || len(w.q.LostDisks) > wire.ExplainLostMax {
+		return usagef("--if-lost: at most %d nodes and %d disks", wire.ExplainLostMax, wire.ExplainLostMax)
+	}
+	switch {
+	case len(a) == 0 && len(o.lost) == 0:
+		return usagef("%s", whyUsage)
+	case len(a) == 0:
+		return whyAll(ctx, w)
+	case len(a) == 2:
+		ask, ok := whyNouns[a[0]]
+		if !ok {
+			return usagef("%q cannot be asked about; %s", a[0], whyUsage)
+		}
+		return ask(ctx, w, a[1])
+	}
+	if _, ok := whyNouns[a[0]]; ok {
+		return usagef("which %s? %s", a[0], whyUsage)
+	}
+	return whyPath(ctx, w, a[0])
+}
+
+// explain asks the leader, as often as it takes to have every group.
+func (w *why) explain(ctx context.Context, q wire.Explain) (e *wire.Explanation, err error) {
+	q.LostNodes, q.LostDisks = w.q.LostNodes, w.q.LostDisks
+	err = w.g.admin(func(a *admin) error {
+		parts := slices.Collect(slices.Chunk(q.Groups, wire.ExplainMax))
+		if len(parts) == 0 {
+			parts = append(parts, nil)
+		}
+		for _, part := range parts {
+			q.Groups, q.After = part, 0
+			for more := true; more; {
+				var r wire.ExplainReply
+				if err := a.call(ctx, &q, &r); err != nil {
+					return err
+				}
+				got, err := r.Get()
+				if err != nil {
+					return err
+				}
+				e = joinWhy(e, got, q.After > 0)
+				if more = got.More && len(got.Groups) > 0; more {
+					q.After = ashlar.PGID(got.Groups[len(got.Groups)-1].ID)
+				}
+			}
+		}
+		return nil
+	})
+	if e != nil {
+		e.More = false
+	}
+	return e, err
+}
+
+// joinWhy puts answers together. A further page repeats the sum of the first;
+// the answer to another part of the question has its own.
+func joinWhy(e, more *wire.Explanation, page bool) *wire.Explanation {
+	if e == nil {
+		return more
+	}
+	e.Groups = append(e.Groups, more.Groups...)
+	for _, d := range more.Disks {
+		if !slices.ContainsFunc(e.Disks, func(o wire.DiskStatus) bool { return o.ID == d.ID }) {
+			e.Disks = append(e.Disks, d)
+		}
+	}
+	for _, n := range more.Nodes {
+		if !slices.ContainsFunc(e.Nodes, func(o wire.NodeStatus) bool { return o.ID == n.ID }) {
+			e.Nodes = append(e.Nodes, n)
+		}
+	}
+	if l := more.Lost; l != nil && e.Lost != nil && !page {
+		t := e.Lost
+		t.Groups, t.Touched, t.Gone, t.Unavailable = t.Groups+l.Groups, t.Touched+l.Touched, t.Gone+l.Gone, t.Unavailable+l.Unavailable
+		t.ReadOnly, t.AtRisk, t.Degraded, t.Whole = t.ReadOnly+l.ReadOnly, t.AtRisk+l.AtRisk, t.Degraded+l.Degraded, t.Whole+l.Whole
+		t.Homeless += l.Homeless
+	}
+	return e
+}
+
+func whyAll(ctx context.Context, w *why) error {
+	e, err := w.explain(ctx, wire.Explain{})
+	if err != nil || w.g.json {
+		return w.answer(e, err)
+	}
+	w.printGroups(e)
+	w.printLost(e)
+	return nil
+}
+
+// answer prints an explanation as JSON, or returns the error.
+func (w *why) answer(v any, err error) error {
+	if err != nil {
+		return err
+	}
+	return printJSON(w.g.Out, v)
+}
+
+func whyGroup(ctx context.Context, w *why, arg string) error {
+	n, err := strconv.ParseUint(arg, 10, 32)
+	if err != nil || n == 0 {
+		return usagef("%q is not the number of a placement group; `ashlar status --groups` lists them", arg)
+	}
+	e, err := w.explain(ctx, wire.Explain{Groups: []ashlar.PGID{ashlar.PGID(n)}})
+	if err != nil || w.g.json {
+		return w.answer(e, err)
+	}
+	w.o.groups = true
+	w.printGroups(e)
+	w.printLost(e)
+	return nil
+}
+
+func whyDisk(ctx context.Context, w *why, arg string) error {
+	id, err := parseDisk(arg)
+	if err != nil {
+		return err
+	}
+	e, err := w.explain(ctx, wire.Explain{Disk: id})
+	if err != nil || w.g.json {
+		return w.answer(e, err)
+	}
+	for _, d := range e.Disks {
+		if d.ID == uint32(id) {
+			w.printDisk(e, &d)
+		}
+	}
+	w.printGroups(e)
+	w.printLost(e)
+	return nil
+}
+
+func whyNode(ctx context.Context, w *why, arg string) error {
+	if arg == "" || len(arg) > ashlar.NameMax {
+		return usagef("%q is not the name of a node; `ashlar node list` shows them", arg)
+	}
+	e, err := w.explain(ctx, wire.Explain{Node: arg})
+	if err != nil || w.g.json {
+		return w.answer(e, err)
+	}
+	w.printNode(e, arg)
+	w.printGroups(e)
+	w.printLost(e)
+	return nil
+}
+
+// fileWhy is what is printed of a file as JSON.
+type fileWhy struct {
+	Path      string       `json:"path"`
+	Inode     ashlar.Inode `json:"inode"`
+	Type      string       `json:"type"`
+	Size      uint64       `json:"size"`
+	Layer     uint64       `json:"layer"`
+	Gen       uint64       `json:"generation"`
+	ChunkSize uint32       `json:"chunk_size"`
+	Width     int          `json:"stripe_width"`
+	Ranges    []rangeWhy   `json:"ranges"` // by placement group
+	*wire.Explanation
+}
+
+// typeWords are what files are called.
+var typeWords = map[ashlar.FileType]string{
+	ashlar.TypeFile: "file", ashlar.TypeDir: "directory", ashlar.TypeSymlink: "symbolic link", ashlar.TypeFIFO: "fifo",
+	ashlar.TypeChar: "character device", ashlar.TypeBlock: "block device", ashlar.TypeSocket: "socket",
+}
+
+// rangeWhy is what one group has of a file.
+type rangeWhy struct {
+	Group  ashlar.PGID `json:"group"`
+	Chunks string      `json:"chunks"` // "0-3,8"
+	Bytes  uint64      `json:"bytes"`
+}
+
+func whyPath(ctx context.Context, w *why, arg string) error {
+	text, err := w.locate(arg)
+	if err != nil {
+		return err
+	}
+	var info *client.Info
+	err = w.g.at(ctx, text, func(v *client.Volume, r remote) (err error) {
+		info, err = v.Info(r.name)
+		return hintf(err, "`ashlar fs ls %s` shows what there is", orWord(r.volume, "VOLUME")+":/")
+	})
+	if err != nil {
+		return err
+	}
+	f := &fileWhy{
+		Path: arg, Inode: info.Attr.Inode, Type: typeWords[info.Attr.Type], Size: info.Attr.Size, Layer: uint64(info.Layer),
+		Gen: uint64(info.Gen), ChunkSize: info.Layout.ChunkSize, Ranges: rangesOf(info), Explanation: &wire.Explanation{},
+	}
+	for _, s := range info.Layout.Segments {
+		f.Width = max(f.Width, len(s.Groups))
+	}
+	q := wire.Explain{}
+	for _, r := range f.Ranges {
+		q.Groups = append(q.Groups, r.Group)
+	}
+	if len(q.Groups) > 0 {
+		if f.Explanation, err = w.explain(ctx, q); err != nil {
 			return err
 		}
-		return w.tell(g, st, o)
-	})
-}
-
-// whyNoun explains what is named by a noun and a number or name.
-func whyNoun(st *wire.Status, noun, name string) (*why, error) {
-	n, err := strconv.ParseUint(name, 10, 32)
-	switch noun {
-	case "pg":
-		if err != nil {
-			return nil, usagef("%q is not the number of a placement group; `ashlar status --groups` lists them", name)
-		}
-		return whyGroup(st, uint32(n))
-	case "disk":
-		if err != nil {
-			return nil, usagef("%q is not the number of a disk; `ashlar disk list` shows them", name)
-		}
-		return whyDisk(st, uint32(n))
-	case "node":
-		return whyNode(st, name)
 	}
-	return nil, usagef("cannot explain %q; there are: a path, pg N, disk N, node NAME", noun)
-}
-
-func whyGroup(st *wire.Status, id uint32) (*why, error) {
-	for _, gr := range st.Groups {
-		if gr.ID == id {
-			return &why{
-				Subject: fmt.Sprintf("placement group %d of pool %s", id, gr.Pool),
-				Facts:   []string{fmt.Sprintf("epoch %d", gr.Epoch)}, Groups: []wire.GroupStatus{gr},
-			}, nil
-		}
+	if w.g.json {
+		return printJSON(w.g.Out, f)
 	}
-	return nil, hintf(ashlar.E("pg", ashlar.NotExist, fmt.Sprint(id), nil), "there are %d; `ashlar status --groups` lists them", len(st.Groups))
+	w.printFile(f)
+	return nil
 }
 
-// onDisk returns the groups with a seat on one of some disks.
-func onDisk(st *wire.Status, has func(*wire.MemberStatus) bool) (out []wire.GroupStatus) {
-	for _, gr := range st.Groups {
-		if slices.ContainsFunc(gr.Members, func(m wire.MemberStatus) bool { return has(&m) }) {
-			out = append(out, gr)
+// locate turns a path on a mounted volume into VOLUME:/path, of the cluster
+// that the mount names.
+func (w *why) locate(arg string) (string, error) {
+	if _, ok := parseRemote(arg); ok {
+		return arg, nil
+	}
+	source, inside, ok, err := fusefs.Where(arg)
+	if err != nil {
+		return "", err
+	}
+	if !ok {
+		return "", usagef("%q is on no mounted Ashlar volume; %s", arg, whyUsage)
+	}
+	cluster, volume, err := splitDevice(source)
+	if err != nil {
+		return "", usagef("%q is on a mount that does not name its volume (%q, by -o fsname); write VOLUME:/PATH", arg, source)
+	}
+	if cluster != "" {
+		w.g.cluster = cluster
+	}
+	return volume + ":" + inside, nil
+}
+
+// rangesOf groups a file's chunks by where they are.
+func rangesOf(info *client.Info) []rangeWhy {
+	out := []rangeWhy{}
+	at := map[ashlar.PGID]int{}
+	chunks := map[ashlar.PGID][]uint32{}
+	for _, c := range info.Chunks {
+		i, ok := at[c.Group]
+		if !ok {
+			i = len(out)
+			at[c.Group] = i
+			out = append(out, rangeWhy{Group: c.Group})
 		}
+		out[i].Bytes += uint64(c.Len)
+		chunks[c.Group] = append(chunks[c.Group], c.Index)
+	}
+	for i := range out {
+		out[i].Chunks = spans(chunks[out[i].Group])
 	}
 	return out
 }
 
-func whyDisk(st *wire.Status, id uint32) (*why, error) {
-	for _, d := range st.Disks {
-		if d.ID != id {
-			continue
-		}
-		w := &why{
-			Subject: fmt.Sprintf("disk %d, %s on node %s", id, d.Path, d.Node),
-			Groups:  onDisk(st, func(m *wire.MemberStatus) bool { return m.Disk == id }),
-		}
-		w.Facts = append(w.Facts, "state: "+d.State, fmt.Sprintf("%d chunks, %s free of %s", d.Chunks, size(d.Free), size(d.Total)))
-		if d.Error != "" {
-			w.Facts = append(w.Facts, "it failed: "+d.Error)
-		}
-		if d.Damaged > 0 {
-			w.Facts = append(w.Facts, fmt.Sprintf("%d damaged blocks were found on it since it was opened, %d were mended", d.Damaged, d.Repaired))
-		}
-		coming, left := 0, uint64(0)
-		for _, gr := range w.Groups {
-			for _, m := range gr.Members {
-				if m.Disk == id && m.State == ashlar.Syncing.String() {
-					coming++
-					left += m.Left
-				}
-			}
-		}
-		if coming > 0 {
-			w.Facts = append(w.Facts, fmt.Sprintf("%d groups are being copied to it, about %s to go", coming, size(left)))
-		}
-		return w, nil
-	}
-	return nil, hintf(ashlar.E("disk", ashlar.NotExist, fmt.Sprint(id), nil), "`ashlar disk list` shows the disks there are")
-}
-
-func whyNode(st *wire.Status, name string) (*why, error) {
-	w := &why{Subject: "node " + name, Groups: onDisk(st, func(m *wire.MemberStatus) bool { return m.Node == name })}
-	known := false
-	for _, n := range st.Nodes {
-		if n.Name == name {
-			known = true
-			state := "up"
-			if !n.Alive {
-				state = "down"
-			}
-			w.Facts = append(w.Facts, fmt.Sprintf("chunkserver at %s is %s, last heard of %.1f s ago", n.Addr, state, n.Silent))
-		}
-	}
-	for _, m := range st.Masters {
-		if m.Name == name {
-			known = true
-			role := "follower"
-			if m.Leader {
-				role = "leader"
-			}
-			w.Facts = append(w.Facts, fmt.Sprintf("master at %s is %s, %s", m.Addr, upOrDown(m.Alive), role))
-		}
-	}
-	if !known {
-		return nil, hintf(ashlar.E("node", ashlar.NotExist, name, nil), "`ashlar node list` shows the nodes there are")
-	}
-	return w, nil
-}
-
-// whyPath explains a file, named in a volume or on a mount.
-func whyPath(ctx context.Context, g *global, o whyOptions, arg string) error {
-	r, ok := parseRemote(arg)
-	inode := ashlar.Inode(0)
-	if !ok {
-		source, ino, err := mountedFile(arg)
-		if err != nil {
-			return err
-		}
-		file, volume, _ := cutLast(source, ":")
-		r, inode = remote{volume: volume, text: arg}, ino
-		if g.cluster == "" {
-			g.cluster = file
-		}
-	}
-	return g.files(ctx, func(f *files) error {
-		v, err := f.volume(ctx, r)
-		if err != nil {
-			return err
-		}
-		var where *client.Info
-		if inode != 0 {
-			where, err = v.InfoInode(inode)
-		} else {
-			where, err = v.Info(r.name)
-		}
-		if err != nil {
-			return err
-		}
-		st, err := f.c.Status(ctx)
-		if err != nil {
-			return err
-		}
-		return whyFile(v.Name(), arg, where, st).tell(g, st, o)
-	})
-}
-
-// whyFile explains a file of a volume.
-func whyFile(volume, name string, where *client.Info, st *wire.Status) *why {
-	a := &where.Attr
-	w := &why{Subject: fmt.Sprintf("%s, inode %d of volume %s", name, a.Inode, volume), Groups: []wire.GroupStatus{}}
-	if a.Type != ashlar.TypeFile {
-		w.Facts = []string{"it has no data of its own: names and attributes are with all masters"}
-		return w
-	}
-	for _, ch := range where.Chunks {
-		i := slices.IndexFunc(w.Places, func(p place) bool { return p.Group == ch.Group })
-		if i < 0 {
-			i = len(w.Places)
-			w.Places = append(w.Places, place{Group: ch.Group})
-		}
-		w.Places[i].Chunks = append(w.Places[i].Chunks, ch.Index)
-	}
-	for _, gr := range st.Groups {
-		if slices.ContainsFunc(w.Places, func(p place) bool { return uint32(p.Group) == gr.ID }) {
-			w.Groups = append(w.Groups, gr)
-		}
-	}
-	w.Facts = []string{fmt.Sprintf("%s in %d chunks of up to %s, in %d placement groups",
-		size(a.Size), len(where.Chunks), size(uint64(where.Layout.ChunkSize)), len(w.Places))}
-	if a.Size == 0 {
-		w.Facts = []string{"it is empty"}
-	}
-	return w
-}
-
-// mountedFile returns the source of the mount that a local path is on, and the
-// file's inode.
-func mountedFile(path string) (source string, inode ashlar.Inode, err error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", 0, err
-	}
-	fi, err := os.Lstat(abs)
-	if err != nil {
-		return "", 0, hintf(err, "name a file as VOLUME:/path, or a path on a mounted volume")
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
-		return "", 0, errors.New("no inode number")
-	}
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	best := ""
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		// 36 35 98:0 /root /mount/point options - type source options
-		w := strings.Fields(sc.Text())
-		i := slices.Index(w, "-")
-		if i < 5 || i+2 >= len(w) {
-			continue
-		}
-		at := w[4]
-		if (abs == at || strings.HasPrefix(abs, strings.TrimSuffix(at, "/")+"/")) && len(at) >= len(best) {
-			best, source = at, ""
-			if w[i+1] == "fuse.ashlar" {
-				source = w[i+2]
-			}
-		}
-	}
-	if source == "" {
-		return "", 0, usagef("%s is not on a volume of Ashlar but on %s; name a file as VOLUME:/path", path, best)
-	}
-	return source, ashlar.Inode(st.Ino), nil
-}
-
-// cutLast is strings.Cut at the last separator.
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
-}
-
-// whyGroupsShown is how many groups are described one by one; of more, those
-// in a bad state come first and the rest are counted.
-const whyGroupsShown = 12
-
-// tell prints an explanation.
-func (w *why) tell(g *global, st *wire.Status, o whyOptions) error {
-	if err := w.ifLost(st, o.ifLost); err != nil {
-		return err
-	}
-	if g.json {
-		return printJSON(g.Out, w)
-	}
-	g.sayf("%s", w.Subject)
-	for _, f := range w.Facts {
-		g.sayf("  %s", f)
-	}
-	groups := slices.Clone(w.Groups)
-	slices.SortStableFunc(groups, func(a, b wire.GroupStatus) int { return stateRank(b.State) - stateRank(a.State) })
-	if len(groups) > 0 {
-		g.sayf("  placement groups: %s", summary(groups))
-	}
-	for i := range groups {
-		if i >= whyGroupsShown {
-			g.sayf("  and %d more; -json lists all", len(groups)-i)
-			break
-		}
-		w.tellGroup(g, &groups[i])
-	}
-	w.tellLoss(g)
-	return nil
-}
-
-// stateRank orders the states of groups, worst highest.
-func stateRank(state string) int {
-	return slices.Index([]string{"ok", "moving", "degraded", "at risk", "read-only", "unavailable"}, state)
-}
-
-func (w *why) tellGroup(g *global, gr *wire.GroupStatus) {
-	chunks := ""
-	for _, p := range w.Places {
-		if uint32(p.Group) == gr.ID {
-			chunks = ", chunks " + ranges(p.Chunks)
-		}
-	}
-	g.sayf("  pg %d, %s%s", gr.ID, gr.State, chunks)
-	for _, m := range gr.Members {
-		line := fmt.Sprintf("disk %d on %s: %s", m.Disk, m.Node, m.State)
-		if m.Primary {
-			line += ", primary"
-		}
-		if !m.Alive {
-			line += ", not reachable"
-		}
-		if m.Left > 0 {
-			line += fmt.Sprintf(", about %s to go", size(m.Left))
-		}
-		if m.Why != "" {
-			line += ": " + m.Why
-		}
-		g.sayf("    %s", line)
-	}
-}
-
-// ranges writes ascending numbers as "0-3, 5".
-func ranges(ns []uint32) string {
+// spans writes numbers in order as "0-3,8".
+func spans(ns []uint32) string {
 	var out []string
 	for i := 0; i < len(ns); {
 		j := i
 		for j+1 < len(ns) && ns[j+1] == ns[j]+1 {
 			j++
 		}
-		if i == j {
-			out = append(out, fmt.Sprint(ns[i]))
-		} else {
-			out = append(out, fmt.Sprintf("%d-%d", ns[i], ns[j]))
+		s := fmt.Sprint(ns[i])
+		if j > i {
+			s += fmt.Sprintf("-%d", ns[j])
 		}
+		out = append(out, s)
 		i = j + 1
 	}
-	return strings.Join(out, ", ")
+	return strings.Join(out, ",")
 }
 
-// ifLost works out what the loss of nodes and disks would do.
-func (w *why) ifLost(st *wire.Status, names []string) error {
-	if len(names) == 0 {
+// completeTimeout is how long the shell may wait for names.
+const completeTimeout = 2 * time.Second
+
+// completeWhy offers nouns, then the names there are.
+func (g *global) completeWhy(c *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(a) == 0 {
+		return []string{"pg", "disk", "node"}, cobra.ShellCompDirectiveDefault
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
+	defer cancel()
+	var out []string
+	_ = g.withStatus(ctx, func(st *wire.Status) error { // without an answer there is nothing to offer
+		switch a[0] {
+		case "pg":
+			for _, x := range st.Groups {
+				out = append(out, fmt.Sprint(x.ID))
+			}
+		case "disk":
+			for _, x := range st.Disks {
+				out = append(out, fmt.Sprint(x.ID))
+			}
+		case "node":
+			for _, x := range st.Nodes {
+				out = append(out, x.Name)
+			}
+		}
 		return nil
-	}
-	var nodes []string
-	var disks []uint32
-	for _, name := range names {
-		if n, err := strconv.ParseUint(name, 10, 32); err == nil {
-			disks = append(disks, uint32(n))
-		} else {
-			nodes = append(nodes, name)
-		}
-	}
-	in := map[uint32]bool{}
-	for _, gr := range w.Groups {
-		in[gr.ID] = true
-	}
-	loss, err := client.IfLost(st, nodes, disks, func(id uint32) bool { return in[id] })
-	if err != nil {
-		return hintf(err, "--if-lost takes the name of a node (`ashlar node list`) or the number of a disk (`ashlar disk list`)")
-	}
-	w.IfLost, w.Lost = loss, names
-	return nil
-}
-
-func (w *why) tellLoss(g *global) {
-	l := w.IfLost
-	if l == nil {
-		return
-	}
-	g.sayf("if %s died now:", strings.Join(w.Lost, " and "))
-	say := func(ids []uint32, what string) {
-		if len(ids) > 0 {
-			g.sayf("  %d of these groups %s: %s", len(ids), what, ranges(ids))
-		}
-	}
-	stopped := slices.DeleteFunc(slices.Clone(l.Unavailable), func(id uint32) bool { return slices.Contains(l.Gone, id) })
-	say(l.Gone, "would lose their last whole copy")
-	say(stopped, "would wait for a member that is away")
-	say(l.OneCopy, "would go on with one copy")
-	say(l.Fewer, "would go on with fewer copies than their pool asks for")
-	if l.Whole > 0 {
-		g.sayf("  %d of these groups would not notice", l.Whole)
-	}
-	switch {
-	case l.Quorum && l.MastersLeft == l.Masters:
-	case l.Quorum:
-		g.sayf("  %d of %d masters would be left, a majority: the cluster goes on", l.MastersLeft, l.Masters)
-	default:
-		g.sayf("  %d of %d masters would be left: the cluster would stand still until one is back", l.MastersLeft, l.Masters)
-	}
+	})
+	return out, cobra.ShellCompDirectiveNoFileComp
 }

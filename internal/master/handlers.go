@@ -51,6 +51,9 @@ func (m *Master) handle() {
 	led(&wire.GetStatus{}, func(l *lead, ctx context.Context, _ *rpc.Request) (wire.Message, error) {
 		return l.getStatus(ctx)
 	})
+	led(&wire.Explain{}, func(l *lead, ctx context.Context, r *rpc.Request) (wire.Message, error) {
+		return l.explain(ctx, r.Msg.(*wire.Explain))
+	})
 	led(&wire.GetGroups{}, func(l *lead, ctx context.Context, r *rpc.Request) (wire.Message, error) {
 		return l.getGroups(ctx, r.Msg.(*wire.GetGroups))
 	})

@@ -38,6 +38,7 @@ type lead struct {
 	sessMu   sync.Mutex
 	sessions map[ashlar.SessionID]*clientSession
 	servers  map[ashlar.NodeID]*server
+	figures  map[wire.UUID]figures // of disks whose chunkservers are lost, as they last said
 	restarts restarts
 	past     []struct { // moments, oldest first; of longPast
 		clock clock.Time
@@ -69,7 +70,7 @@ func newLead(m *Master, term uint64) (*lead, error) {
 		queue: make(chan *request, queueMax), wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		reaping:  make(chan struct{}, 1),
 		proof:    make(chan struct{}, 1),
-		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{}, restarts: restarts{},
+		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{}, figures: map[wire.UUID]figures{}, restarts: restarts{},
 		fencesMax: wire.FencesMax,
 	}
 	l.evaluator.l = l

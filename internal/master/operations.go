@@ -28,6 +28,8 @@ func (l *lead) operation(ctx context.Context, r *rpc.Request) (wire.Message, err
 		return l.getGroups(ctx, body)
 	case *wire.GetStatus:
 		return l.getStatus(ctx)
+	case *wire.Explain:
+		return l.explain(ctx, body)
 	case *wire.AddMaster:
 		return &wire.Empty{}, l.m.addMaster(ctx, l, body)
 	case *wire.RemoveMaster:

@@ -128,12 +128,4 @@ func (l *lead) loseRestarted(tx meta.Tx, now int64) (lost []placement.Lost, err 
 }
 
 // forgetRestarted is called once that is logged.
-func (l *lead) forgetRestarted(lost []placement.Lost) {
-	l.sessMu.Lock()
-	defer l.sessMu.Unlock()
-	for _, d := range lost {
-		if s := l.servers[d.Node]; s != nil && s.session == d.Session {
-			delete(l.servers, d.Node)
-		}
-	}
-}
+func (l *lead) forgetRestarted(lost []placement.Lost) { l.forgetServers(lost) }

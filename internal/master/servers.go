@@ -415,14 +415,23 @@ func (l *lead) loseServers() {
 	if err != nil {
 		return // again at the next tick
 	}
+	l.forgetServers(lost)
+	l.kickBackground()
+}
+
+// forgetServers drops chunkservers that are out of service, and keeps what
+// they last said of their disks for people.
+func (l *lead) forgetServers(lost []placement.Lost) {
 	l.sessMu.Lock()
+	defer l.sessMu.Unlock()
 	for _, d := range lost {
 		if s := l.servers[d.Node]; s != nil && s.session == d.Session {
+			for id, in := range s.disks {
+				l.figures[id] = figures{in, s.renewed}
+			}
 			delete(l.servers, d.Node)
 		}
 	}
-	l.sessMu.Unlock()
-	l.kickBackground()
 }
 
 // facts are what placement decides by.

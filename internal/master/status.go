@@ -15,13 +15,13 @@ import (
 
 // Severities of a Risk and states of a group, worst first.
 const (
-	unavailable = "unavailable"
-	readOnly    = "read-only" // of a group: fewer copies than write-min
-	atRisk      = "at risk"
-	degraded    = "degraded"
+	unavailable = placement.StateUnavailable
+	readOnly    = placement.StateReadOnly
+	atRisk      = placement.StateAtRisk
+	degraded    = placement.StateDegraded
 	warning     = "warning"
-	healthy     = "ok"
-	moving      = "moving"
+	healthy     = placement.StateOK
+	moving      = placement.StateMoving
 )
 
 var severities = []string{unavailable, atRisk, degraded, warning}
@@ -39,8 +39,8 @@ type report struct {
 
 	// As of the report, from the chunkservers' renewals.
 	silent   map[ashlar.NodeID]time.Duration
-	heard    map[ashlar.NodeID]bool
-	disks    map[wire.UUID]wire.DiskInfo
+	hearing  map[ashlar.NodeID]hearing
+	disks    map[wire.UUID]figures
 	progress map[seat]wire.SyncProgress
 	speed    float64 // of all repair, bytes a second
 }
@@ -86,28 +86,6 @@ func (l *lead) status(ctx context.Context) (*wire.Status, error) {
 	return r.s, nil
 }
 
-func (r *report) gather() {
-	l, now := r.l, r.l.m.clk.Now()
-	r.silent = map[ashlar.NodeID]time.Duration{}
-	r.heard = map[ashlar.NodeID]bool{}
-	r.disks = map[wire.UUID]wire.DiskInfo{}
-	r.progress = map[seat]wire.SyncProgress{}
-	l.sessMu.Lock()
-	defer l.sessMu.Unlock()
-	for id, s := range l.servers {
-		r.silent[id] = now.Sub(s.renewed)
-		r.heard[id] = s.heard()
-		r.s.Synced += s.synced
-		r.speed += s.speed.perSec
-		for u, d := range s.disks {
-			r.disks[u] = d
-		}
-		for k, p := range s.progress {
-			r.progress[k] = p
-		}
-	}
-}
-
 func (r *report) risk(severity, what, next string) {
 	r.s.Problems = append(r.s.Problems, wire.Risk{Severity: severity, What: what, Next: next})
 }
@@ -141,99 +119,6 @@ func (r *report) masters() {
 	}
 }
 
-func (r *report) nodes() {
-	for _, id := range r.v.NodeIDs() {
-		n := r.v.Nodes[id]
-		st := wire.NodeStatus{
-			ID: uint32(id), Name: n.Name, Addr: n.Addr, Rack: n.Rack, Alive: n.Up,
-			Incarnation: uint64(n.Incarnation), Drain: n.Drain,
-		}
-		if n.Up {
-			st.Silent = r.silent[id].Seconds()
-			if !r.heard[id] && len(r.v.OnNode(id)) > 0 {
-				// Its copies still count for placement, but nobody should be told
-				// that all is well on the word of a process that may be gone.
-				r.s.Redundant = false
-				r.risk(warning, fmt.Sprintf("node %s has closed its connection", n.Name),
-					"it is down if it has not returned in a few seconds")
-			}
-		} else {
-			st.Silent = time.Duration(r.now - n.Since).Seconds()
-			r.risk(warning, fmt.Sprintf("node %s is down for %s", n.Name, r.ago(n.Since)),
-				fmt.Sprintf("start it; %s", r.replaced(n.Since)))
-		}
-		r.s.Nodes = append(r.s.Nodes, st)
-	}
-}
-
-// ago writes how long ago something was.
-func (r *report) ago(t int64) string {
-	return time.Duration(r.now - t).Round(time.Second).String()
-}
-
-// replaced tells when the seats of a disk that went away are given to others.
-func (r *report) replaced(away int64) string {
-	f := placement.Facts{RepairAfter: r.l.m.cfg.RepairAfter}
-	after := f.RepairTime(nil)
-	for i, p := range r.v.Pools {
-		if t := f.RepairTime(p); i == 0 || t < after {
-			after = t
-		}
-	}
-	if left := after - time.Duration(r.now-away); left > 0 {
-		return fmt.Sprintf("its data is copied elsewhere in %s", left.Round(time.Second))
-	}
-	return "its data is being copied elsewhere where there is room"
-}
-
-func (r *report) diskState(d *placement.Disk) string {
-	switch {
-	case d.Failed != "":
-		return "failed"
-	case !r.v.Serves(d.ID):
-		return "offline"
-	case r.v.Draining(d.ID) && r.v.Seats(d.ID) == 0:
-		return "drained"
-	case r.v.Draining(d.ID):
-		return "draining"
-	}
-	return healthy
-}
-
-func (r *report) diskList() {
-	for _, id := range r.v.DiskIDs() {
-		d := r.v.Disks[id]
-		in := r.disks[d.UUID]
-		st := wire.DiskStatus{
-			ID: uint32(id), Path: d.Path, UUID: fmt.Sprintf("%x", d.UUID[:]), State: r.diskState(d), Error: d.Failed,
-			Labels: d.Labels, Total: in.Total, Free: in.Free, Chunks: in.Chunks, Groups: r.v.Seats(id),
-			Damaged: in.Damaged, Repaired: in.Repaired,
-		}
-		if n := r.v.Nodes[d.Node]; n != nil {
-			st.Node = n.Name
-		}
-		r.s.Total += in.Total
-		r.s.Free += in.Free
-		switch {
-		case st.State == "failed":
-			r.risk(warning, fmt.Sprintf("disk %d (%s on %s) failed: %s", id, d.Path, st.Node, d.Failed),
-				fmt.Sprintf("replace it, then: ashlar disk remove %d", id))
-		case st.State == healthy && in.Total > 0 && in.Free == 0:
-			r.risk(degraded, fmt.Sprintf("disk %d (%s on %s) is full", id, d.Path, st.Node), "delete files or add a disk")
-		case st.State == "draining" && d.Why != "":
-			r.risk(warning, fmt.Sprintf("disk %d (%s on %s) is being emptied: %s", id, d.Path, st.Node, d.Why),
-				fmt.Sprintf("replace it when it is empty; if it is good: ashlar disk undrain %d", id))
-		case st.State == "drained":
-			r.risk(warning, fmt.Sprintf("disk %d (%s on %s) is empty", id, d.Path, st.Node), fmt.Sprintf("ashlar disk remove %d", id))
-		}
-		if in.Damaged > in.Repaired {
-			r.risk(degraded, fmt.Sprintf("disk %d (%s on %s) has %d damaged blocks", id, d.Path, st.Node, in.Damaged-in.Repaired),
-				fmt.Sprintf("replace it: ashlar disk drain %d", id))
-		}
-		r.s.Disks = append(r.s.Disks, st)
-	}
-}
-
 func (r *report) pools() {
 	for _, p := range r.v.Pools {
 		n := 0
@@ -253,114 +138,6 @@ func (r *report) pools() {
 			r.risk(warning, fmt.Sprintf("repair of pool %s is paused: lost copies are not made anew", p.Name), "ashlar repair resume "+p.Name)
 		}
 	}
-}
-
-// tally counts groups in a bad state for one line of Problems each.
-type tally struct {
-	groups int
-	left   uint64
-	lack   bool // somewhere nobody is being caught up
-}
-
-func (r *report) groups() {
-	bad := map[string]*tally{}
-	for _, g := range r.v.Groups {
-		st := wire.GroupStatus{ID: uint32(g.ID), Epoch: uint64(g.Epoch), LastCopy: g.LastCopy}
-		pool := r.v.Pool(g.Pool)
-		want, least := 1, 1
-		if pool != nil {
-			st.Pool, want, least = pool.Name, int(pool.Replicas), int(pool.WriteMin)
-		}
-		left, syncing := r.members(g, &st)
-		st.State = r.groupState(g, want, least, syncing)
-		if st.State != healthy && st.State != moving {
-			t := bad[st.State]
-			if t == nil {
-				t = new(tally)
-				bad[st.State] = t
-			}
-			t.groups++
-			t.left += left
-			t.lack = t.lack || !syncing
-			r.s.Redundant = false
-		}
-		r.s.Groups = append(r.s.Groups, st)
-	}
-	if t := bad[readOnly]; t != nil {
-		r.risk(unavailable, fmt.Sprintf("%d of %d placement groups take no writes: they have fewer copies than their pool's write-min",
-			t.groups, len(r.v.Groups)), r.nextFor(readOnly, t)+"; or lower it: ashlar pool set POOL --write-min 1")
-	}
-	for state, what := range map[string]string{
-		unavailable: "have no copy that can be reached",
-		atRisk:      "have one copy left",
-		degraded:    "lack a copy",
-	} {
-		if t := bad[state]; t != nil {
-			r.risk(state, fmt.Sprintf("%d of %d placement groups %s", t.groups, len(r.v.Groups), what), r.nextFor(state, t))
-		}
-	}
-}
-
-func (r *report) nextFor(state string, t *tally) string {
-	switch {
-	case state == unavailable:
-		return "start the nodes that hold them; they are listed below"
-	case t.left > 0 && r.speed > 0:
-		return fmt.Sprintf("being repaired: about %d MiB to copy, done in about %s", t.left>>20,
-			time.Duration(float64(t.left)/r.speed*float64(time.Second)).Round(time.Second))
-	case t.left > 0:
-		return fmt.Sprintf("being repaired: about %d MiB to copy", t.left>>20)
-	case !t.lack:
-		return "being repaired"
-	}
-	return "repaired as soon as a node returns or another has room: see the nodes below"
-}
-
-func (r *report) members(g *placement.Group, st *wire.GroupStatus) (left uint64, syncing bool) {
-	primary := g.Group.Primary()
-	for i, m := range g.Members {
-		ms := wire.MemberStatus{
-			Disk: uint32(m.Disk), State: m.State.String(), Primary: i == primary, Alive: r.v.Serves(m.Disk),
-			Why: r.v.Reason(&placement.Facts{Now: r.now, RepairAfter: r.l.m.cfg.RepairAfter}, g, i),
-		}
-		if n := r.v.Nodes[m.Node]; n != nil {
-			ms.Node = n.Name
-		}
-		if m.State == ashlar.Syncing {
-			syncing = true
-			for k, p := range r.progress {
-				if k == (seat{g.ID, m.Disk}) {
-					ms.Left = p.Left
-					left += p.Left
-				}
-			}
-		}
-		st.Members = append(st.Members, ms)
-	}
-	return left, syncing
-}
-
-func (r *report) groupState(g *placement.Group, want, least int, syncing bool) string {
-	copies := 0
-	for _, m := range g.Members {
-		if m.State == ashlar.InSync && r.v.Serves(m.Disk) {
-			copies++
-		}
-	}
-	_, up := r.v.Primary(g)
-	switch {
-	case !up:
-		return unavailable
-	case copies < least:
-		return readOnly
-	case copies == 1 && want > 1:
-		return atRisk
-	case copies < want:
-		return degraded
-	case syncing || len(g.Members) > want:
-		return moving
-	}
-	return healthy
 }
 
 func (r *report) volumes() error {

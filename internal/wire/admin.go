@@ -73,9 +73,12 @@ func (m *StatusReply) Get() (*Status, error) {
 
 // Status is the state of a cluster as its leader sees it.
 type Status struct {
-	Cluster  string `json:"cluster"`
-	History  uint32 `json:"history"`
-	Health   string `json:"health"` // "ok", "degraded" (a copy is missing), "at risk" (one copy left), "unavailable"
+	Cluster string `json:"cluster"`
+	History uint32 `json:"history"`
+	// Health is "ok", "degraded" (a copy is missing), "at risk" (one copy or
+	// one master too few away from standing still), "unavailable", or "unknown"
+	// (no leader answers; it never says so itself).
+	Health   string `json:"health"`
 	Problems []Risk `json:"problems"`
 	// Redundant tells whether every group has all its copies in-sync.
 	Redundant bool           `json:"redundant"`
@@ -122,7 +125,8 @@ type NodeStatus struct {
 	Addr        string  `json:"addr"`
 	Rack        string  `json:"rack,omitempty"`
 	Alive       bool    `json:"alive"`
-	Silent      float64 `json:"silent_seconds"` // since its last renewal
+	State       string  `json:"state"`          // "up", "silent" (its words are old, see Silent), "down"
+	Silent      float64 `json:"silent_seconds"` // since its last renewal, or since it is down
 	Incarnation uint64  `json:"incarnation"`
 	Drain       bool    `json:"drain,omitempty"`
 }
@@ -133,7 +137,7 @@ type DiskStatus struct {
 	Node     string   `json:"node"`
 	Path     string   `json:"path"`
 	UUID     string   `json:"uuid"`
-	State    string   `json:"state"` // "ok", "offline", "failed", "draining", "drained", "removed"
+	State    string   `json:"state"` // "ok", "silent" (its node is), "full", "draining", "drained", "offline", "failed"
 	Error    string   `json:"error,omitempty"`
 	Labels   []string `json:"labels,omitempty"`
 	Total    uint64   `json:"bytes_total"`
@@ -142,6 +146,8 @@ type DiskStatus struct {
 	Groups   int      `json:"groups"`
 	Damaged  uint64   `json:"blocks_damaged"`
 	Repaired uint64   `json:"blocks_repaired"`
+	// Age is how old the figures are, in seconds; -1 if there are none.
+	Age float64 `json:"figures_age_seconds"`
 }
 
 // PoolStatus is one pool.
