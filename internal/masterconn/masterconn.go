@@ -1,6 +1,7 @@
 // Package masterconn is how everything but a master talks to the masters.
 // Leader finds and follows the leader and retries what is not a session's;
-// chunkservers use it. Conn keeps a client session: it renews it, tells a new
+// chunkservers use it. Witnesses keeps the connections by whose end the masters
+// know that a process of the cluster is over. Conn keeps a client session: it renews it, tells a new
 // leader what the session holds, numbers its operations so that each takes
 // effect once (I-3), and knows how long answers from caches may be given
 // (I-6). It does not know what an operation means.
@@ -18,6 +19,8 @@
 //	Conn.mu
 //	    Leader.mu
 //	    Window.mu
+//	Witnesses.mu
+//	    Leader.mu
 //
 // Nothing here survives a crash: a process that starts again is a new
 // incarnation with a new session.

@@ -15,8 +15,22 @@ import (
 // nor its Server closes it because of anything but its failure, so that on the
 // other side a clean end of it says that the process at this one has ended.
 type Standing struct {
+	raw   net.Conn
 	conn  *clientConn
 	ended chan struct{}
+}
+
+// abortConn is a connection whose Close resets it. A process that gives up a
+// standing connection, for whatever was wrong with it, must not look as if it
+// had ended.
+type abortConn struct{ net.Conn }
+
+// Close implements net.Conn.
+func (c abortConn) Close() error {
+	if t, ok := c.Conn.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // it may be closed already
+	}
+	return c.Conn.Close()
 }
 
 // ErrLocal is returned by Stand for a server of the same process. Its kind is
@@ -25,7 +39,8 @@ var ErrLocal = ashlar.E("stand", ashlar.Invalid, "", errors.New("the server is i
 
 // Stand opens a standing connection to addr. request makes the one request
 // from the address that the connection has here; it is answered with Empty.
-// Only Close ends the connection from this side: Client.Close does not.
+// Only Close ends the connection cleanly from this side: Client.Close leaves it,
+// and one that fails is reset.
 func (c *Client) Stand(ctx context.Context, addr string, request func(local net.Addr) wire.Message) (*Standing, error) {
 	if c.o.Local.find(addr) != nil {
 		return nil, ErrLocal
@@ -41,14 +56,15 @@ func (c *Client) Stand(ctx context.Context, addr string, request func(local net.
 		_ = nc.Close()
 		return nil, ashlar.E("stand", ashlar.KindOf(err), addr, errors.Join(err, ctx.Err()))
 	}
-	s := &Standing{conn: newClientConn(c, addr, peer, nc), ended: make(chan struct{})}
+	s := &Standing{raw: nc, conn: newClientConn(c, addr, peer, abortConn{nc}), ended: make(chan struct{})}
 	go s.conn.w.run()
 	go func() {
 		defer close(s.ended)
 		s.conn.readLoop()
 	}()
 	if err := s.conn.call(ctx, request(nc.LocalAddr()), nil); err != nil {
-		s.Close()
+		s.conn.close(err)
+		<-s.ended
 		return nil, err
 	}
 	return s, nil
@@ -70,6 +86,7 @@ func (s *Standing) Ended() <-chan struct{} { return s.ended }
 
 // Close closes the connection. A process that must be known to live does not.
 func (s *Standing) Close() {
+	_ = s.raw.Close()
 	s.conn.close(ErrClosed)
 	<-s.ended
 }
