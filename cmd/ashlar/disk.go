@@ -165,7 +165,8 @@ func newDiskDrainCmd(g *global) *cobra.Command {
 	var o drainOptions
 	c := &cobra.Command{
 		Use: "drain DISK", Short: "move all data off a disk",
-		Long: `Moves the data of a disk to others, keeping every copy on the way.
+		Long: `Moves the data of a disk to others, keeping every copy on the way. It is
+refused if too few others are left to take the copies.
 
 ` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable),
 		Example: `  ashlar disk drain 2

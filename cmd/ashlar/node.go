@@ -233,12 +233,13 @@ func runNodeAdd(ctx context.Context, g *global, o nodeAddOptions, name, addr str
 func newNodeRemoveCmd(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NODE", Short: "take a node out of the cluster",
-		Long: `Takes a node out: as a master at once, online; as a chunkserver when its disks
-are drained and removed. Run it again after draining if it refuses.
+		Long: `Takes a node out, as a chunkserver and as a master. As a chunkserver it must be
+empty and stopped: drain it, stop its process, then remove it. What is only a
+master is removed while it runs.
 
 ` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable),
-		Example: `  ashlar node remove n3
-  ashlar node drain n3 --wait && ashlar node remove n3`,
+		Example: `  ashlar node drain n3 --wait    # then stop n3
+  ashlar node remove n3`,
 		Args: args(1, 1),
 		RunE: func(c *cobra.Command, a []string) error { return runNodeRemove(c.Context(), g, a[0]) },
 	}
@@ -255,6 +256,9 @@ func runNodeRemove(ctx context.Context, g *global, name string) error {
 			return err
 		}
 		if n.Chunkserver != nil {
+			if err := mayRemove(n); err != nil {
+				return err
+			}
 			if err := removeChunkserver(ctx, g, a, n); err != nil {
 				return err
 			}
@@ -267,6 +271,24 @@ func runNodeRemove(ctx context.Context, g *global, name string) error {
 		}
 		return nil
 	})
+}
+
+// mayRemove refuses to remove a chunkserver that has data or runs, before
+// anything is done.
+func mayRemove(n *nodeInfo) error {
+	groups := 0
+	for _, d := range n.Disks {
+		groups += d.Groups
+	}
+	switch {
+	case groups > 0:
+		err := fmt.Errorf("%d placement groups have a member on it", groups)
+		return hintf(ashlar.E("remove node", ashlar.Busy, n.Name, err), "first move its data away: `ashlar node drain %s --wait`", n.Name)
+	case n.Chunkserver.Alive:
+		err := errors.New("its process runs, and would register again")
+		return hintf(ashlar.E("remove node", ashlar.Busy, n.Name, err), "it is empty: stop its process, then run this again")
+	}
+	return nil
 }
 
 // removeChunkserver removes the drained disks of a node and forgets it.
@@ -283,7 +305,7 @@ func removeChunkserver(ctx context.Context, g *global, a *admin, n *nodeInfo) er
 	if err := a.call(ctx, &wire.SetNode{Name: n.Name, Remove: true}, nil); err != nil {
 		return hintf(err, "%s", hint)
 	}
-	g.sayf("%s is no chunkserver any more; its process can be stopped", n.Name)
+	g.sayf("%s is no chunkserver any more", n.Name)
 	return nil
 }
 
@@ -302,7 +324,7 @@ func newNodeDrainCmd(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use: "drain NODE", Short: "move all data off a node",
 		Long: `Moves the data of all disks of a node to others, keeping every copy on the
-way. The node serves until it is empty and stays drained until undrained.
+way. It is refused if too few other nodes are up to take the copies. The node serves until it is empty and stays drained until undrained.
 
 ` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable),
 		Example: `  ashlar node drain n3
@@ -337,6 +359,7 @@ func waitDrained(ctx context.Context, g *global, a *admin, o drainOptions, what 
 	b := newBar(g, "draining "+what, 0, false)
 	most, left := 0, 0
 	_, err := a.waitStatus(ctx, func(st *wire.Status) (bool, error) {
+		b.say(drainingLine(what, st))
 		left = 0
 		for _, d := range st.Disks {
 			if of(d) {
@@ -356,6 +379,17 @@ func waitDrained(ctx context.Context, g *global, a *admin, o drainOptions, what 
 		g.sayf("%s is drained", what)
 	}
 	return err
+}
+
+// drainingLine says what is drained and how long all copying will take.
+func drainingLine(what string, st *wire.Status) string {
+	line := "draining " + what
+	for _, p := range st.Pools {
+		if p.Repair.Groups > 0 {
+			line += fmt.Sprintf(" (%s: %s left, done in: %s)", p.Name, size(p.Repair.Left), timeLeft(p.Repair))
+		}
+	}
+	return line
 }
 
 func newNodeUndrainCmd(g *global) *cobra.Command {

@@ -141,6 +141,11 @@ func SetDisk(tx Tx, now int64, m *wire.SetDisk) error {
 	case m.Drain && m.Undrain, len(m.Labels) > wire.LabelsMax:
 		return fail("set disk", ashlar.Invalid, subject, "")
 	}
+	if m.Drain {
+		if err := v.mayDrain("drain disk", subject, func(o *Disk) bool { return o == d }); err != nil {
+			return err
+		}
+	}
 	if m.Drain || m.Undrain {
 		d.Drain, d.Why = m.Drain, ""
 	}
@@ -185,6 +190,35 @@ func (v *View) removeDisk(tx Tx, now int64, d *Disk, force bool) error {
 	return nil
 }
 
+// mayDrain refuses to empty disks if a pool that has groups on them could then
+// not keep as many copies as it is to have: they would never be empty.
+func (v *View) mayDrain(op, subject string, which func(*Disk) bool) error {
+	for _, p := range v.Pools {
+		used := slices.ContainsFunc(v.Groups, func(g *Group) bool {
+			return g.Pool == p.ID && slices.ContainsFunc(g.Members, func(m ashlar.Member) bool {
+				d := v.Disks[m.Disk]
+				return d != nil && which(d)
+			})
+		})
+		before := v.domains(p, nil)
+		after := v.domains(p, which)
+		if !used || after >= int(p.Replicas) || after == before {
+			continue
+		}
+		return fail(op, ashlar.Busy, subject, fmt.Sprintf(
+			"pool %s is to have %d copies, and only %s would be left that can take one; add one first, or ask for fewer copies (ashlar pool set %s --replicas %d)",
+			p.Name, p.Replicas, count(after, p.Domain.String()), p.Name, max(1, after)))
+	}
+	return nil
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // SetNode drains or forgets a chunkserver.
 func SetNode(tx Tx, m *wire.SetNode) error {
 	v, err := Load(tx)
@@ -198,6 +232,11 @@ func SetNode(tx Tx, m *wire.SetNode) error {
 		}
 		if m.Drain && m.Undrain {
 			return fail("set node", ashlar.Invalid, m.Name, "")
+		}
+		if m.Drain {
+			if err := v.mayDrain("drain node", m.Name, func(d *Disk) bool { return d.Node == id }); err != nil {
+				return err
+			}
 		}
 		if m.Drain || m.Undrain {
 			n.Drain = m.Drain

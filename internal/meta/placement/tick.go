@@ -85,7 +85,7 @@ func (t *ticker) create(p *Pool) error {
 			have++
 		}
 	}
-	seats := min(int(p.Replicas), t.v.domains(p))
+	seats := min(int(p.Replicas), t.v.domains(p, nil))
 	short := seats < int(p.Replicas)
 	switch {
 	case seats == 0 || seats < int(p.WriteMin) || short && have > 0:

@@ -193,7 +193,7 @@ func (v *View) Space(f *Facts, pool *Pool) (total, free uint64) {
 			free += u.Free
 		}
 	}
-	n := uint64(max(1, min(int(pool.Replicas), v.domains(pool))))
+	n := uint64(max(1, min(int(pool.Replicas), v.domains(pool, nil))))
 	return total / n, free / n
 }
 
@@ -234,11 +234,12 @@ type domainKey struct {
 	disk ashlar.DiskID
 }
 
-// domains counts the failure domains that a pool can use now.
-func (v *View) domains(p *Pool) int {
+// domains counts the failure domains that a pool can use now, without the disks
+// that except names.
+func (v *View) domains(p *Pool, except func(*Disk) bool) int {
 	seen := map[domainKey]bool{}
-	for id := range v.Disks {
-		if v.usable(p, id) {
+	for id, d := range v.Disks {
+		if v.usable(p, id) && (except == nil || !except(d)) {
 			seen[v.domain(p, id)] = true
 		}
 	}
