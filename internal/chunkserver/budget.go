@@ -12,6 +12,14 @@ import (
 // pausedLook is how often a copy that is paused looks whether it still is.
 const pausedLook = 200 * time.Millisecond
 
+// A copy waits for a moment in which no client is served here, looking each
+// clientsLook, but for clientsFirst at most: catch-ups go on under any load,
+// with copyUnit for each of them in that time.
+const (
+	clientsLook  = time.Millisecond
+	clientsFirst = 20 * time.Millisecond
+)
+
 // budget spreads the bytes that a server sends for repair over time, at the
 // rate of the pool they are for.
 type budget struct {
@@ -54,6 +62,14 @@ func (b *budget) take(pool uint32, n int) (wait time.Duration, paused bool) {
 	return wait, false
 }
 
+// letClients waits until no client is being served here, or for as long as
+// copying may be held up by clients.
+func (s *Server) letClients(ctx context.Context) {
+	for waited := time.Duration(0); waited < clientsFirst && s.serving.Load() > 0 && ctx.Err() == nil; waited += clientsLook {
+		s.sleep(ctx, clientsLook)
+	}
+}
+
 // spend waits until n bytes may be sent for a pool. It is called with no range
 // locked, so that no client waits with it.
 func (s *Server) spend(ctx context.Context, pool uint32, n int) error {
@@ -62,6 +78,7 @@ func (s *Server) spend(ctx context.Context, pool uint32, n int) error {
 		if wait > 0 {
 			s.sleep(ctx, wait)
 		}
+		s.letClients(ctx)
 		if err := ctx.Err(); err != nil {
 			return err
 		}

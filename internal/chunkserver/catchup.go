@@ -39,6 +39,11 @@ type catchup struct {
 	copies  int
 	pool    uint32
 	ctx     context.Context
+	// from is the first chunk that no attempt has copied yet. Those before need
+	// nothing more: while the attachment lasts every write goes to the member.
+	// Of that chunk the regions below copied are done, too.
+	from   wire.ChunkKey
+	copied uint32
 }
 
 func newCatchups(l *life) *catchups { return &catchups{l: l, wake: make(chan struct{}, 1)} }
@@ -56,7 +61,7 @@ func (q *catchups) add(t *seat, a *replication.Action) {
 	q.mu.Unlock()
 	q.kick()
 	q.l.spawn(func() { // only people wait for it
-		if n, err := t.d.bytes(t.group, 0, nil); err == nil {
+		if n, err := t.d.bytes(t.group, wire.ChunkKey{}, 0, nil); err == nil {
 			q.l.estimates.holds(k, n)
 		}
 	})
@@ -124,7 +129,7 @@ func (c *catchup) run() {
 		if err == nil || c.ctx.Err() != nil {
 			return
 		}
-		l.s.log.Warn("catch-up begins again", "group", c.t.group, "disk", c.member, "err", err)
+		l.s.log.Warn("catch-up goes on after a failure", "group", c.t.group, "disk", c.member, "err", err)
 		l.s.sleep(c.ctx, pause)
 	}
 }
@@ -212,17 +217,16 @@ func (c *catchup) chunks(rep *wire.CatchupReply) error {
 		k := wire.ChunkKey{Layer: f.Layer, Index: f.Chunk}
 		ranges[k] = append(ranges[k], chunkstore.Region{Off: f.Off, Len: f.Len})
 	}
-	need, err := c.t.d.bytes(c.t.group, rep.Since, func(k wire.ChunkKey) bool { return whole[k] || cut[k.Layer] })
+	need, err := c.t.d.bytes(c.t.group, c.from, rep.Since, func(k wire.ChunkKey) bool { return whole[k] || cut[k.Layer] })
 	if err != nil {
 		return err
 	}
 	c.t.l.estimates.measured(seatKey{c.member, c.t.group}, need)
-	from := wire.ChunkKey{}
 	for more := true; more; {
 		var keys []wire.ChunkKey
 		var missing map[wire.ChunkKey]bool
 		var err error
-		keys, missing, more, err = c.list(from)
+		keys, missing, more, err = c.list(c.from)
 		if err != nil {
 			return err
 		}
@@ -230,10 +234,8 @@ func (c *catchup) chunks(rep *wire.CatchupReply) error {
 			if err := c.chunk(k, rep.Since, whole[k] || cut[k.Layer], missing[k], ranges[k]); err != nil {
 				return err
 			}
-		}
-		if len(keys) > 0 {
-			from = keys[len(keys)-1]
-			from.Index++
+			c.from, c.copied = k, 0
+			c.from.Index++
 		}
 	}
 	return nil
@@ -275,6 +277,12 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing boo
 	if err != nil || !ok {
 		return err
 	}
+	if info.Damaged {
+		err := c.t.guarded(c.epoch, func() error { return c.t.mendHeader(c.ctx, k, c.epoch) })
+		if err != nil {
+			return err
+		}
+	}
 	if !info.Damaged && !whole && !missing && info.ChangedEpoch <= since && len(extra) == 0 {
 		return nil
 	}
@@ -286,7 +294,14 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing boo
 	if err != nil {
 		return err
 	}
-	for _, r := range merge(regions, extra) {
+	if c.from != ck {
+		c.from, c.copied = ck, 0
+	}
+	for i, r := range merge(regions, extra) {
+		if i < len(regions) && r.Off < c.copied {
+			done := min(c.copied-r.Off, r.Len)
+			r.Off, r.Len = r.Off+done, r.Len-done
+		}
 		for off, n := r.Off, uint32(0); off < r.Off+r.Len; off += n {
 			n = min(r.Off+r.Len-off, copyUnit)
 			if hole := min(r.Off+r.Len-off, ashlar.IOMax); overlap(used, off, hole) == 0 {
@@ -296,12 +311,16 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing boo
 			if err := c.t.l.s.spend(c.ctx, c.pool, int(overlap(used, off, n))); err != nil {
 				return err
 			}
-			err := c.copyRange(k, off, n)
-			if errors.Is(err, ashlar.Corrupt) && (!whole || missing) { // its header was
+			refused, err := c.copyRange(k, off, n)
+			if refused && (!whole || missing) { // its header was damaged
+				c.copied = 0
 				return c.chunk(ck, since, true, false, nil)
 			}
 			if err != nil {
 				return err
+			}
+			if i < len(regions) {
+				c.copied = off + n
 			}
 		}
 	}
@@ -362,31 +381,29 @@ func merge(regions, extra []chunkstore.Region) []chunkstore.Region {
 }
 
 // copyRange sends one range as it is now. Damage here is mended first, from a
-// member that has a good copy.
-func (c *catchup) copyRange(k chunkstore.Key, off, n uint32) error {
+// member that has a good copy. Refused says that the member has to have all of
+// the chunk.
+func (c *catchup) copyRange(k chunkstore.Key, off, n uint32) (refused bool, err error) {
 	t := c.t
 	s := span(k.Layer, k.Index, off, n, true)
 	if err := t.lock(c.ctx, c.epoch, s); err != nil {
-		return err
+		return false, err
 	}
 	defer t.unlock(s)
 	var m *wire.Copy
 	export := func() (err error) { m, err = t.export(k.Layer, k.Index, off, n, c.epoch); return err }
-	err := export()
+	err = export()
 	if damage(err) != nil {
 		err = t.guarded(c.epoch, func() error { return t.mended(c.ctx, k, c.epoch, export) })
 	}
-	if err != nil {
-		return err
-	}
-	if m.ChunkSize == 0 { // deleted meanwhile, there too
-		return nil
+	if err != nil || m.ChunkSize == 0 { // deleted meanwhile, there too
+		return false, err
 	}
 	m.Disk, m.Pass = c.member, c.pass
 	if err := c.call(m, nil); err != nil {
-		return err
+		return errors.Is(err, ashlar.Corrupt), err
 	}
 	t.l.s.synced.Add(uint64(len(m.Data)))
 	t.l.estimates.copied(seatKey{c.member, t.group}, uint64(len(m.Data)))
-	return nil
+	return false, nil
 }

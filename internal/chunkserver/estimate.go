@@ -102,10 +102,10 @@ func (e *estimates) list() []wire.SyncProgress {
 	return out
 }
 
-// bytes returns how many bytes a disk holds of a group, in whole regions, that
-// changed after an epoch: 0 for all of them.
-func (d *disk) bytes(g ashlar.PGID, since ashlar.Epoch, also func(wire.ChunkKey) bool) (n uint64, err error) {
-	for from, more := (wire.ChunkKey{}), true; more; {
+// bytes returns how many bytes a disk holds of a group from a chunk on, in whole
+// regions, that changed after an epoch: 0 for all of them.
+func (d *disk) bytes(g ashlar.PGID, from wire.ChunkKey, since ashlar.Epoch, also func(wire.ChunkKey) bool) (n uint64, err error) {
+	for more := true; more; {
 		keys, err := d.store.Keys(g, from, listPage)
 		if err != nil {
 			return 0, err

@@ -111,6 +111,8 @@ type Server struct {
 	// term is the latest of a leader that this process has heard of.
 	term   atomic.Uint64
 	synced atomic.Uint64 // bytes sent to syncing members
+	// serving counts the reads and writes of clients that are being served.
+	serving atomic.Int64
 
 	scrub scrubber
 }

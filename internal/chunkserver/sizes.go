@@ -89,7 +89,7 @@ func (l *life) sizeLoop() {
 		if next.d.failed() != nil {
 			continue
 		}
-		if n, err := next.d.bytes(next.group, 0, nil); err == nil {
+		if n, err := next.d.bytes(next.group, wire.ChunkKey{}, 0, nil); err == nil {
 			l.sizes.set(next.group, n)
 		}
 	}
