@@ -74,7 +74,7 @@ func (h *history) allows(b int, got []byte) bool {
 func checkAfterCrash(t *testing.T, m *vfs.Mem, at string, all map[chunkstore.Key]*history) {
 	t.Helper()
 	c := chunkstoretest.Place{FS: m, Dir: "/disk"}.Config()
-	c.BootID = "boot-2"
+	c.BootID = "the boot after the power loss"
 	d, err := chunkstore.Open(c)
 	if err != nil {
 		t.Errorf("%s: %v", at, err)

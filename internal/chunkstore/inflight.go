@@ -100,7 +100,9 @@ func openInflight(d *Disk) (*Inflight, error) {
 		r.Close()
 		return nil, err
 	}
-	if err != nil && d.id.owner > 1 && !d.bootChanged {
+	// A process that was killed while it made the table left zeros: nothing was
+	// ever noted in it.
+	if err != nil && d.id.owner > 1 && !d.bootChanged && !isZero(t.b) {
 		r.Close()
 		return nil, err // it was written by the same kernel: real damage
 	}

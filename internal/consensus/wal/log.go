@@ -99,18 +99,6 @@ func (l *Log) append(b Batch) error {
 	}
 	w := frameWriter{l: l}
 	w.begin()
-	if b.Hard != nil {
-		l.hard = *b.Hard
-		w.buf = appendHard(w.buf, l.hard)
-	}
-	if b.Pending != nil {
-		l.pending = b.Pending
-		w.buf = appendMark(w.buf, recPending, b.Pending)
-	}
-	if b.Mark != nil {
-		l.mark, l.pending = b.Mark, nil
-		w.buf = appendMark(w.buf, recMark, b.Mark)
-	}
 	for _, e := range b.Entries {
 		if len(e.Data) > EntryMax {
 			return ashlar.E("append to log", ashlar.TooBig, "", fmt.Errorf("entry of %d bytes", len(e.Data)))
@@ -124,10 +112,40 @@ func (l *Log) append(b Batch) error {
 			w.begin()
 		}
 	}
+	// The hard state comes after the entries, also in what a new segment
+	// repeats: its commit index may be that of entries in this batch, and must
+	// not be durable while others stand in their place.
+	w.appendState(&b)
 	if err := w.end(); err != nil {
 		return err
 	}
+	l.keep(&b)
 	return w.flush()
+}
+
+func (w *frameWriter) appendState(b *Batch) {
+	if b.Pending != nil {
+		w.buf = appendMark(w.buf, recPending, b.Pending)
+	}
+	if b.Mark != nil {
+		w.buf = appendMark(w.buf, recMark, b.Mark)
+	}
+	if b.Hard != nil {
+		w.buf = appendHard(w.buf, *b.Hard)
+	}
+}
+
+// keep remembers what new segments repeat.
+func (l *Log) keep(b *Batch) {
+	if b.Pending != nil {
+		l.pending = b.Pending
+	}
+	if b.Mark != nil {
+		l.mark, l.pending = b.Mark, nil
+	}
+	if b.Hard != nil {
+		l.hard = *b.Hard
+	}
 }
 
 // frameWriter gathers the frames of one Append, so that they usually take one
