@@ -1,9 +1,11 @@
 package kv
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path"
+	"strings"
 	"sync/atomic"
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
@@ -15,10 +17,50 @@ import (
 // engine's own file system knows more about it.
 func pebbleFS(fsys vfs.FS) pebblevfs.FS {
 	if fsys == vfs.OS {
-		return pebblevfs.Default
+		return inOrder{pebblevfs.Default}
 	}
-	return adapter{fsys}
+	return inOrder{adapter{fsys}}
 }
+
+// inOrder makes what the engine's markers stand for durable in order. The
+// engine names its manifest by a marker: it makes the manifest, makes a new
+// marker, removes the old one, and only then syncs the directory. A file system
+// that keeps the marker and not the manifest would hold a store that can not be
+// opened, and one that keeps the removal and not the new marker an empty store.
+type inOrder struct{ pebblevfs.FS }
+
+// markerPrefix begins the names of the engine's markers.
+const markerPrefix = "marker."
+
+func (m inOrder) Create(name string, c pebblevfs.DiskWriteCategory) (pebblevfs.File, error) {
+	if err := m.settle(name); err != nil {
+		return nil, err
+	}
+	return m.FS.Create(name, c)
+}
+
+func (m inOrder) Remove(name string) error {
+	if err := m.settle(name); err != nil {
+		return err
+	}
+	return m.FS.Remove(name)
+}
+
+// settle makes the names durable that were made before a marker is made or
+// removed.
+func (m inOrder) settle(name string) error {
+	if !strings.HasPrefix(m.PathBase(name), markerPrefix) {
+		return nil
+	}
+	d, err := m.OpenDir(m.PathDir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Unwrap is for the engine's own inspection of its file systems.
+func (m inOrder) Unwrap() pebblevfs.FS { return m.FS }
 
 type adapter struct{ fs vfs.FS }
 
