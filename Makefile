@@ -14,7 +14,7 @@ DURATION ?= 20m
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run test unit script e2e faults sim chaos race lint bench scale stall fuzz deps check man clean
+.PHONY: help build run test unit script e2e faults sim chaos race lint bench scale stall fuzz deps check man clean crash
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,10 @@ test: deps ## run every test: unit, stories, end to end
 
 unit script e2e faults: deps ## run one stage of the tests
 	scripts/test.sh $@
+
+crash: ## cut the power before every step of disks, logs and stores: ASHLAR_CRASH_SEEDS=how many workloads
+	ASHLAR_CRASH_SEEDS=$${ASHLAR_CRASH_SEEDS:-50} $(GO) test -timeout 30m -count 1 -run 'PowerMay|NeverBegunTwice|OldOrNew|Power|Torn' \
+		./internal/chunkstore ./internal/kv ./internal/consensus/... ./internal/master ./internal/chunkserver
 
 sim: ## simulate clusters under faults: SEED=first RUNS=how many, or FOR=5m
 	scripts/sim.sh -from $(SEED) -runs $(RUNS) -for $(FOR)
