@@ -10,7 +10,7 @@ import (
 	"github.com/ashlarfs/ashlar/internal/chunkstore"
 	"github.com/ashlarfs/ashlar/internal/chunkstore/chunkstoretest"
 	"github.com/ashlarfs/ashlar/internal/vfs"
-	"github.com/ashlarfs/ashlar/internal/vfs/crashfs"
+	"github.com/ashlarfs/ashlar/internal/vfs/crashtest"
 	"github.com/ashlarfs/ashlar/internal/vfs/errfs"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
@@ -22,7 +22,7 @@ type span struct{ min, max uint64 }
 // it after a power loss.
 type workload struct {
 	t     *testing.T
-	fs    *crashfs.FS
+	fs    *crashtest.FS
 	rng   *rand.Rand
 	d     *chunkstore.Disk
 	c     chunkstore.Config
@@ -40,7 +40,7 @@ func newWorkload(t *testing.T, seed uint64) *workload {
 		keys: []chunkstore.Key{{Group: 1, Layer: 1}, {Group: 1, Layer: 1, Index: 1}, {Group: 1, Layer: 5000, Index: 3}, {Group: 2, Layer: 1}},
 	}
 	m := vfs.NewMem()
-	w.fs = crashfs.New(m, seed, func(clone *vfs.Mem, at string) {
+	w.fs = crashtest.New(m, seed, func(clone *vfs.Mem, at string) {
 		if !t.Failed() {
 			w.crashed(clone, at)
 		}
@@ -247,7 +247,7 @@ func (w *workload) reopen() {
 // I-8, I-4, I-10.
 func TestPowerMayFailBeforeEveryStep(t *testing.T) {
 	var kinds errfs.Kind
-	for seed := range crashfs.Seeds(t, 2) {
+	for seed := range crashtest.Seeds(t, 2) {
 		w := newWorkload(t, seed)
 		for range 40 {
 			w.step()
@@ -271,7 +271,7 @@ func TestPowerMayFailBeforeEveryStep(t *testing.T) {
 // TestPowerMayFailWhileRecovering cuts the power at every step of opening a
 // disk that lost power before.
 func TestPowerMayFailWhileRecovering(t *testing.T) {
-	for seed := range crashfs.Seeds(t, 2) {
+	for seed := range crashtest.Seeds(t, 2) {
 		w := newWorkload(t, seed)
 		w.fs.Pause(true)
 		for range 30 {
@@ -279,7 +279,7 @@ func TestPowerMayFailWhileRecovering(t *testing.T) {
 		}
 		var left *vfs.Mem
 		w.fs.Do(func() { left = w.fs.Clone(seed) })
-		again := crashfs.New(left, seed, func(clone *vfs.Mem, at string) {
+		again := crashtest.New(left, seed, func(clone *vfs.Mem, at string) {
 			if !t.Failed() {
 				w.crashed(clone, "recovering, "+at)
 			}

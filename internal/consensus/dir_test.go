@@ -4,16 +4,16 @@ import (
 	"testing"
 
 	"github.com/ashlarfs/ashlar/internal/vfs"
-	"github.com/ashlarfs/ashlar/internal/vfs/crashfs"
+	"github.com/ashlarfs/ashlar/internal/vfs/crashtest"
 )
 
 // Power may fail before every step of a member's start: its IDENTITY is whole,
 // and no incarnation that was begun is begun again.
 func TestAnIncarnationIsNeverBegunTwice(t *testing.T) {
-	for seed := range crashfs.Seeds(t, 4) {
+	for seed := range crashtest.Seeds(t, 4) {
 		m := vfs.NewMem()
 		begun := uint64(0)
-		fs := crashfs.New(m, seed, func(clone *vfs.Mem, at string) {
+		fs := crashtest.New(m, seed, func(clone *vfs.Mem, at string) {
 			c := &Config{ID: 5, Cluster: testCluster, Dir: "/raft", FS: clone}
 			lock, n, _, err := openDir(c)
 			if err != nil {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/ashlarfs/ashlar/internal/kv"
 	"github.com/ashlarfs/ashlar/internal/vfs"
-	"github.com/ashlarfs/ashlar/internal/vfs/crashfs"
+	"github.com/ashlarfs/ashlar/internal/vfs/crashtest"
 	"github.com/ashlarfs/ashlar/internal/vfs/errfs"
 )
 
@@ -16,11 +16,11 @@ import (
 // checkpointed, restored and opened again: what is found is the state as of
 // one index, and at least what was flushed.
 func TestPowerMayFailBeforeEveryStep(t *testing.T) {
-	for seed := range crashfs.Seeds(t, 2) {
+	for seed := range crashtest.Seeds(t, 2) {
 		m := vfs.NewMem()
 		rng := rand.New(rand.NewPCG(seed, 1))
 		flushed := uint64(0)
-		fs := crashfs.New(m, seed, func(clone *vfs.Mem, at string) {
+		fs := crashtest.New(m, seed, func(clone *vfs.Mem, at string) {
 			if t.Failed() {
 				return
 			}

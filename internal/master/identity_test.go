@@ -6,13 +6,13 @@ import (
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/consensus"
 	"github.com/ashlarfs/ashlar/internal/vfs"
-	"github.com/ashlarfs/ashlar/internal/vfs/crashfs"
+	"github.com/ashlarfs/ashlar/internal/vfs/crashtest"
 )
 
 // Power may fail before every step of writing MASTER: it is the one before, the
 // new one, or not there if it never was.
 func TestMasterIsOldOrNewAfterPowerLoss(t *testing.T) {
-	for seed := range crashfs.Seeds(t, 4) {
+	for seed := range crashtest.Seeds(t, 4) {
 		mem := vfs.NewMem()
 		if err := mem.MkdirAll("/m"); err != nil {
 			t.Fatal(err)
@@ -24,7 +24,7 @@ func TestMasterIsOldOrNewAfterPowerLoss(t *testing.T) {
 		at := func(fs vfs.FS) *Master {
 			return &Master{cfg: Config{Dir: "/m", FS: fs, Cluster: ashlar.ClusterID{1}}}
 		}
-		fs := crashfs.New(mem, seed, func(clone *vfs.Mem, where string) {
+		fs := crashtest.New(mem, seed, func(clone *vfs.Mem, where string) {
 			got, err := at(clone).readIdentity()
 			if err != nil {
 				t.Errorf("%s: %v", where, err)

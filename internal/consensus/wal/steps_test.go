@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/ashlarfs/ashlar/internal/vfs"
-	"github.com/ashlarfs/ashlar/internal/vfs/crashfs"
+	"github.com/ashlarfs/ashlar/internal/vfs/crashtest"
 	"github.com/ashlarfs/ashlar/internal/vfs/errfs"
 )
 
@@ -15,11 +15,11 @@ import (
 // and opened again: what is found is what Append returned for, with or without
 // the batch that was under way. I-1.
 func TestPowerMayFailBeforeEveryStep(t *testing.T) {
-	for seed := range crashfs.Seeds(t, 3) {
+	for seed := range crashtest.Seeds(t, 3) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		disk := newDisk(t)
 		acked, begun := &model{}, &model{}
-		fs := crashfs.New(disk, seed, func(clone *vfs.Mem, at string) {
+		fs := crashtest.New(disk, seed, func(clone *vfs.Mem, at string) {
 			if t.Failed() {
 				return
 			}

@@ -1,11 +1,11 @@
-// Package crashfs cuts the power before every single step of a workload: it
+// Package crashtest cuts the power before every single step of a workload: it
 // wraps an in-memory disk, and before each operation that changes it takes
 // crash clones of it and hands them to a check. It is used by tests alone.
 //
 // Lock order: FS.mu is held while the check runs, so that a workload's state
 // that is changed under Do is the one the clone is of; the check must not use
 // the wrapped file system.
-package crashfs
+package crashtest
 
 import (
 	"fmt"
