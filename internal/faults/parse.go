@@ -84,7 +84,8 @@ var operations = map[string]errfs.Kind{
 	"any":   errfs.Any,
 }
 
-// growing is what takes space.
+// growing is what may take space. A real disk that is full lets what was
+// preallocated be overwritten; which that is cannot be told here.
 const growing = errfs.Create | errfs.Write | errfs.Preallocate | errfs.Mkdir
 
 func parse(text []byte) (*plan, error) {

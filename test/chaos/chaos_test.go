@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,6 +107,34 @@ func TestOfAKilledClientWhatWasAskedCountsWithoutAnAnswer(t *testing.T) {
 	}
 	if _, err := lastOf([]byte("{}\n")); err == nil {
 		t.Error("a line of nothing was taken")
+	}
+}
+
+// The histories of several processes are one: what a client wrote and the
+// driver does not find at the end fails the round.
+func TestAWriteThatIsGoneAtTheEndFailsTheRound(t *testing.T) {
+	write := history.Op{Client: 8, Kind: history.BlockWrite, Key: "f0/1", Call: 5, Return: 9, Value: 7}
+	for _, c := range []struct {
+		found uint64
+		ok    bool
+	}{{7, true}, {0, false}} {
+		r := &round{dir: t.TempDir()}
+		note := func(name string, o history.Op) {
+			t.Helper()
+			f, err := os.Create(r.file(name))
+			if err == nil {
+				err = errors.Join(history.Write(f, []history.Op{o}), f.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		note("history-1", write)
+		note("history-end", history.Op{Kind: history.BlockRead, Key: "f0/1", Call: 20, Return: 21, Value: c.found})
+		err := r.check()
+		if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), r.file("wrong")) {
+			t.Errorf("found %d: %v", c.found, err)
+		}
 	}
 }
 
