@@ -25,6 +25,7 @@ const (
 	killTime   = 4 * time.Second
 	silentTime = 8 * time.Second
 	errorsMax  = 10
+	tookMax    = 1 << 18
 )
 
 // load is applications at work: each in a loop of operations.
@@ -44,6 +45,7 @@ type app struct {
 
 	mu      sync.Mutex
 	longest time.Duration
+	took    []time.Duration // up to tookMax, of those that ended
 	count   int
 	errors  []string
 }
@@ -139,6 +141,9 @@ func (a *app) ended(took time.Duration, err error) {
 	defer a.mu.Unlock()
 	a.longest = max(a.longest, took)
 	a.count++
+	if len(a.took) < tookMax {
+		a.took = append(a.took, took)
+	}
 	if err != nil && len(a.errors) < errorsMax {
 		a.errors = append(a.errors, fmt.Sprintf("%s: %v", a.name, err))
 	}

@@ -12,6 +12,8 @@
 //	reject-leader       resets and ICMP errors in turn, which proves nothing
 //	return              a node is back after a time of writes: until it is
 //	                    in-sync again
+//	repair              every group makes another copy: how much slower
+//	                    applications are meanwhile, and how true the estimate is
 //
 // Three nodes, each master and chunkserver in one process, run in network
 // namespaces of their own on a bridge; everything, the mount too, is inside
@@ -44,6 +46,8 @@ type options struct {
 	dir   string
 	away  time.Duration
 	slack int
+	fill  int
+	limit string
 }
 
 // insideEnv tells that this process is in a network namespace of its own.
@@ -57,6 +61,8 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where everything is kept (default: a new temporary directory, removed)")
 	flag.DurationVar(&o.away, "away", time.Minute, "how long the node that returns is away")
 	flag.IntVar(&o.slack, "slack", 1, "how many times its bar a figure may take")
+	flag.IntVar(&o.fill, "fill", 512, "MiB that are copied in the case repair")
+	flag.StringVar(&o.limit, "limit", "default", "repair bandwidth of each node in the case repair")
 	flag.Parse()
 	if os.Getenv(insideEnv) == "" {
 		os.Exit(enter())
@@ -150,6 +156,15 @@ func run(ctx context.Context, o *options) error {
 		ok, err := c.measureReturn(ctx, o.away)
 		if err != nil {
 			return fmt.Errorf("%s: %w", returnCase, err)
+		}
+		if !ok {
+			missed++
+		}
+	}
+	if wanted["all"] || wanted[repairCase] {
+		ok, err := c.measureRepair(ctx, o.fill<<20, o.limit)
+		if err != nil {
+			return fmt.Errorf("%s: %w", repairCase, err)
 		}
 		if !ok {
 			missed++

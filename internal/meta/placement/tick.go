@@ -17,28 +17,38 @@ func Tick(tx Tx, f *Facts) ([]Yield, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &ticker{tx: tx, f: f, v: v}
+	t := &ticker{tx: tx, f: f, v: v, urgent: urgent{}}
+	for _, g := range v.Groups {
+		if p := v.Pool(g.Pool); p != nil && !p.Paused {
+			t.urgent.note(v, g, f.Now)
+		}
+	}
 	t.retire()
 	for _, p := range v.Pools {
 		if err := t.create(p); err != nil {
 			return nil, err
 		}
+	}
+	// Repair in order of danger: fewest copies first, of all pools.
+	all := slices.Clone(v.Groups)
+	slices.SortStableFunc(all, func(a, b *Group) int {
+		return cmp.Compare(a.Count(ashlar.InSync), b.Count(ashlar.InSync))
+	})
+	for _, g := range all {
+		if p := v.Pool(g.Pool); p != nil {
+			t.mend(p, g)
+		}
+	}
+	for _, p := range v.Pools {
 		var mine []*Group
-		for _, g := range v.Groups {
+		busy := slices.ContainsFunc(t.yields, func(y Yield) bool { return v.Group(y.Group).Pool == p.ID })
+		for _, g := range all {
 			if g.Pool == p.ID {
 				mine = append(mine, g)
+				busy = busy || t.unsettled(g)
 			}
 		}
-		// Repair in order of danger: fewest copies first.
-		slices.SortStableFunc(mine, func(a, b *Group) int {
-			return cmp.Compare(a.Count(ashlar.InSync), b.Count(ashlar.InSync))
-		})
-		busy := false
-		for _, g := range mine {
-			t.mend(p, g)
-			busy = busy || t.unsettled(g)
-		}
-		if !busy && len(t.yields) == 0 && !p.Paused {
+		if !busy && !p.Paused {
 			t.balance(p, mine)
 		}
 	}
@@ -67,6 +77,7 @@ type ticker struct {
 	f      *Facts
 	v      *View
 	yields []Yield
+	urgent urgent
 }
 
 // create makes the groups that a pool's disks ask for.
@@ -224,13 +235,14 @@ func (t *ticker) mend(p *Pool, g *Group) {
 	stay += t.keep(p, c, int(p.Replicas)-stay)
 	for ; stay < int(p.Replicas) && len(g.Members) < seatsMax; stay++ {
 		d := t.candidate(p, g, -1)
-		if d == nil {
+		if d == nil || t.urgent.holds(g, d) {
 			break
 		}
 		c.add(d, ashlar.Syncing)
 	}
 	t.v.trim(c, p)
 	c.save(t.tx)
+	t.urgent.note(t.v, g, t.f.Now)
 	t.v.count(g, 1)
 	if i := g.Group.Primary(); !t.stays(p, g, i) && t.v.wholeWithout(p, g, i) {
 		t.yields = append(t.yields, Yield{g.ID, g.Epoch, node.ID, 0})
