@@ -2,7 +2,6 @@ package chunkstore
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"math"
 	"path"
@@ -405,7 +404,7 @@ func FuzzJournal(f *testing.F) {
 	h := header.Header{Magic: marksMagic, Version: 1, Cluster: testCluster}
 	b := make([]byte, journalStart)
 	copy(b, h.Encode())
-	binary.LittleEndian.PutUint32(b[68:], checksum.Of(b[64:68]))
+	sealJournal(b, 0, 1)
 	b, _ = appendFrame(b, [][]byte{(&mark{kind: markChunk}).encode()}, 0, 1, frameMax)
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {

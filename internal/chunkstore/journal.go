@@ -21,7 +21,8 @@ import (
 //
 //	  0  file header  64 bytes, vfs/header
 //	 64  nonce        u32, random
-//	 68  crc          u32, CRC-32C of the nonce
+//	 68  born         u32, how many frames the file was made with
+//	 72  crc          u32, CRC-32C of bytes 64-71
 //	512  frames       each: length u32, crc u32, nonce u32, number u32,
 //	                  records, zeros up to a multiple of 8
 //	     zeros
@@ -29,7 +30,8 @@ import (
 // A record is a length u32 and a body. The crc of a frame covers length,
 // nonce, number and records. Frames are numbered from 1, and one is begun only
 // after the one before is durable: a bad frame was never acknowledged, unless
-// a good one with a higher number follows it; then the file is damaged.
+// a good one with a higher number follows it, or the file was made with it;
+// then the file is damaged.
 const (
 	journalVersion = 1
 	journalStart   = 512
@@ -99,10 +101,10 @@ func decodeJournal(b []byte, want header.Header, name string) (bodies [][]byte, 
 	if _, err := header.Decode(b, want, name); err != nil {
 		return nil, false, err
 	}
-	if len(b) < journalStart || checksum.Of(b[64:68]) != binary.LittleEndian.Uint32(b[68:]) {
+	if len(b) < journalStart || checksum.Of(b[64:72]) != binary.LittleEndian.Uint32(b[72:]) {
 		return nil, false, ashlar.E("read", ashlar.Corrupt, name, errors.New("no nonce"))
 	}
-	nonce := binary.LittleEndian.Uint32(b[64:])
+	nonce, born := binary.LittleEndian.Uint32(b[64:]), binary.LittleEndian.Uint32(b[68:])
 	last, at := uint32(0), journalStart
 	for {
 		records, number, n := decodeFrame(b[at:], nonce)
@@ -113,6 +115,9 @@ func decodeJournal(b []byte, want header.Header, name string) (bodies [][]byte, 
 			return nil, false, ashlar.E("read", ashlar.Corrupt, name, err)
 		}
 		last, at = number, at+n
+	}
+	if last < born {
+		return bodies, true, nil
 	}
 	for ; at+frameHead <= len(b); at += 8 {
 		if _, number, n := decodeFrame(b[at:], nonce); n > 0 && number > last {
@@ -261,13 +266,12 @@ func (j *journal) rewrite(bodies [][]byte) error {
 	_, _ = rand.Read(nonce[:])
 	b := make([]byte, journalStart, journalStart+64*len(bodies))
 	copy(b, j.head.Encode())
-	copy(b[64:], nonce[:])
-	binary.LittleEndian.PutUint32(b[68:], checksum.Of(nonce[:]))
 	number := uint32(0)
 	for len(bodies) > 0 {
 		number++
 		b, bodies = appendFrame(b, bodies, binary.LittleEndian.Uint32(nonce[:]), number, frameTarget)
 	}
+	sealJournal(b, binary.LittleEndian.Uint32(nonce[:]), number)
 	f, err := replaceFile(j.fs, j.path, b, journalPrealloc)
 	if err != nil && isNoSpace(err) && j.f != nil {
 		return ashlar.E("rewrite log", ashlar.NoSpace, j.path, err)
@@ -284,6 +288,13 @@ func (j *journal) rewrite(bodies [][]byte) error {
 	j.pending, j.durable, j.ticket = nil, j.ticket, j.ticket+1
 	j.idle.Broadcast()
 	return nil
+}
+
+// sealJournal fills in what stands between the header and the frames.
+func sealJournal(b []byte, nonce, born uint32) {
+	binary.LittleEndian.PutUint32(b[64:], nonce)
+	binary.LittleEndian.PutUint32(b[68:], born)
+	binary.LittleEndian.PutUint32(b[72:], checksum.Of(b[64:72]))
 }
 
 func (j *journal) close() error {

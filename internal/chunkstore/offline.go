@@ -1,6 +1,7 @@
 package chunkstore
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -160,6 +161,8 @@ type ChunkFile struct {
 	broken  []bool // by region: its record is damaged
 	Info    ChunkInfo
 	Cluster ashlar.ClusterID
+	// HintDamaged says that there was a hint whose checksum is wrong.
+	HintDamaged bool
 }
 
 // ErrUnborn is what OpenChunkFile says of a file without a header: its chunk
@@ -180,6 +183,7 @@ func OpenChunkFile(r io.ReaderAt, name string) (*ChunkFile, error) {
 		}
 		return nil, err
 	}
+	hinted := binary.LittleEndian.Uint16(b[86:]) > 0
 	n := int(hdr.size / ashlar.RegionSize)
 	if b, err = readPart(r, recordsOff, n*recordSize); err != nil {
 		return nil, ashlar.E("read records of", ashlar.IO, name, err)
@@ -187,6 +191,7 @@ func OpenChunkFile(r io.ReaderAt, name string) (*ChunkFile, error) {
 	b = append(b, make([]byte, n*recordSize-len(b))...)
 	c := &ChunkFile{r: r, regs: make([]region, n), broken: make([]bool, n), Cluster: hdr.cluster}
 	c.Info = ChunkInfo{Key: hdr.key, ChangedEpoch: hdr.changed, ChunkSize: hdr.size, Origin: hdr.origin}
+	c.HintDamaged = hinted && hdr.origin.Hint == ""
 	salt := recordSalt(hdr.key)
 	for i := range c.regs {
 		c.broken[i] = !c.regs[i].decode(b[i*recordSize:], salt, i)

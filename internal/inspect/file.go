@@ -421,6 +421,9 @@ func readChunk(x *file, r *Report) {
 	if placed && place != info.Key {
 		r.damage("it lies where %s should be", place)
 	}
+	if c.HintDamaged {
+		r.damage("the path of its file is damaged, and dropped")
+	}
 	v := c.Verify()
 	r.field("blocks", "%d of data, %d of zeros", v.Data, v.Zeros)
 	x.chunkDamage(r, v, excuse)

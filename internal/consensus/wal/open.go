@@ -159,6 +159,9 @@ func readFrames(b []byte, sequence uint64, newest bool, r *replay) (end int, err
 		}
 		at = min(at+size, len(b))
 	}
+	if at == sector { // it was durable before the segment got its name
+		return 0, corrupt("the first frame is damaged")
+	}
 	if !newest {
 		return at, nil
 	}
