@@ -17,7 +17,7 @@ go vet -tags simruntime ./test/sim
 go test -c -tags simruntime -overlay "$overlay" -o "$out/sim.test" ./test/sim
 
 case " $* " in
-*" -seed "*) GOMAXPROCS=1 exec "$out/sim.test" -test.run '^TestOneSeed$' "$@" ;;
+*" -seed "*) GOMAXPROCS=1 GODEBUG=profstackdepth=0 exec "$out/sim.test" -test.run '^TestOneSeed$' "$@" ;;
 *" -same "*) exec "$out/sim.test" -test.v -test.timeout 0 -test.run '^TestTheSameSeedIsTheSameRun$' ;;
 *) exec "$out/sim.test" -test.v -test.timeout 0 -test.run '^TestSeeds$' "$@" ;;
 esac

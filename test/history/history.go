@@ -56,6 +56,13 @@ type Op struct {
 	Call   int64  `json:"call"`
 	Return int64  `json:"return"`
 
+	// GaveUp is when the client stopped waiting for an answer, 0 if it is not
+	// known; Process is whose session the operation was of. A write that was
+	// given up takes effect before a later write of the same process to the
+	// block is answered, or never (I-7).
+	GaveUp  int64 `json:"gave_up,omitempty"`
+	Process int   `json:"process,omitempty"`
+
 	// Value is what was written or read; 0 is a block never written. Of a
 	// create it is the identity that the file was made with, of a look-up the
 	// one that was found.

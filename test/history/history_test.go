@@ -19,6 +19,20 @@ func w(call, ret int64, v uint64) Op {
 func r(call, ret int64, v uint64) Op {
 	return Op{Kind: BlockRead, Key: "b", Call: call, Return: ret, Value: v}
 }
+
+// late is a write that was given up.
+func late(call, gave int64, v uint64) Op {
+	o := w(call, Never, v)
+	o.GaveUp = gave
+	return o
+}
+
+// other makes an operation one of another process.
+func other(o Op) Op {
+	o.Process = 2
+	return o
+}
+
 func n(k Kind, call, ret int64, name string, v uint64, errno string) Op {
 	return Op{Kind: k, Key: "d", Call: call, Return: ret, Name: name, Value: v, Errno: errno}
 }
@@ -47,6 +61,10 @@ func TestHistoriesThatCanBeTrueAreAcceptedAndOthersNot(t *testing.T) {
 		{"unknown took effect late", true, []Op{w(0, Never, 7), r(2, 3, 0), r(4, 5, 7)}},
 		{"unknown took effect never", true, []Op{w(0, Never, 7), r(2, 3, 0)}},
 		{"unknown took effect twice", false, []Op{w(0, Never, 7), r(2, 3, 7), w(4, 5, 8), r(6, 7, 8), r(8, 9, 7)}},
+		{"given up and then late", false, []Op{late(0, 2, 7), w(3, 4, 8), r(5, 6, 8), r(7, 8, 7)}},
+		{"given up and late before the next write ends", true, []Op{late(0, 2, 7), w(3, 9, 8), r(4, 5, 7), r(10, 11, 8)}},
+		{"given up and never", true, []Op{late(0, 2, 7), w(3, 4, 8), r(5, 6, 8), r(7, 8, 8)}},
+		{"given up, late, another's write between", true, []Op{late(0, 2, 7), other(w(3, 4, 8)), r(5, 6, 8), r(7, 8, 7)}},
 		{"read of what nobody wrote", false, []Op{w(0, 1, 7), r(2, 3, 9)}},
 		{"unanswered reads say nothing", true, []Op{w(0, 1, 7), r(2, Never, 9)}},
 

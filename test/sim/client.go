@@ -141,7 +141,7 @@ func (w *worker) now() int64 { return int64(w.c.trace.Now()) }
 // answer fills in how an operation ended. It is false if the operation was
 // certainly refused and says nothing.
 func (w *worker) answer(o *history.Op, err error) bool {
-	o.Return = w.now()
+	o.Return, o.Process = w.now(), w.client.id
 	switch {
 	case err == nil:
 	case errors.Is(err, ashlar.Exist):
@@ -149,7 +149,7 @@ func (w *worker) answer(o *history.Op, err error) bool {
 	case errors.Is(err, ashlar.NotExist):
 		o.Errno = "noent"
 	default:
-		o.Return = history.Never
+		o.Return, o.GaveUp = history.Never, o.Return
 	}
 	w.c.trace.add("answer %s %v", o, err)
 	return true

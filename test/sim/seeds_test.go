@@ -33,7 +33,7 @@ func child(seed uint64, dir string, args ...string) (string, error) {
 	defer cancel()
 	args = append([]string{"-test.run", "^TestOneSeed$", "-seed", fmt.Sprint(seed), "-dir", filepath.Join(dir, fmt.Sprint(seed))}, args...)
 	c := exec.CommandContext(ctx, os.Args[0], args...)
-	c.Env = append(os.Environ(), "GOMAXPROCS=1")
+	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GODEBUG=profstackdepth=0")
 	out, err := c.CombinedOutput()
 	if ctx.Err() != nil {
 		err = fmt.Errorf("no end after %v", childTimeout)

@@ -4,10 +4,11 @@ package sim
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -41,26 +42,27 @@ func TestOneSeed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	conf.Log, conf.Events = output(t, *logFlag), output(t, *eventsFlag)
+	logs, events := output(t, *logFlag), output(t, *eventsFlag)
+	conf.Log, conf.Events = logs, events
+	runtime.MemProfileRate = 0
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(16 << 30)
 	cryptotest.SetGlobalRandom(t, *seedFlag)
+	settleHeap()
 	synctest.Test(t, func(*testing.T) {
 		seedRuntime(*seedFlag, *seedFlag%2 == 0)
 		res, err := Run(conf, schedule, *dirFlag)
+		err = errors.Join(err, logs.end(), events.end())
 		end(conf, schedule, res, err)
 	})
 }
 
-func output(t *testing.T, name string) io.Writer {
-	if name == "" {
-		return nil
-	}
-	f, err := os.Create(name)
+func output(t *testing.T, name string) *sink {
+	s, err := newSink(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f
+	return s
 }
 
 // end prints what a run came to and ends the process.

@@ -19,7 +19,8 @@ var changes = []change{
 	// One seeded stream.
 	{"rand.go", 1, "	seed := &globalRand.seed\n", "	startupRand = nil\n	seed := &globalRand.seed\n"},
 	{"rand.go", 1, "		if readRandom(seed[:]) != len(seed) || allZero(seed[:]) {\n", "		seed[0] = 1\n		if false {\n"},
-	{"rand.go", 1, "	mp := getg().m\n	c := &mp.chacha8\n", "	if getg().bubble != nil {\n		return simRand()\n	}\n	mp := getg().m\n	c := &mp.chacha8\n"},
+	{"rand.go", 1, "	mp := getg().m\n	c := &mp.chacha8\n", "	if getg() != nil {\n		return simRand()\n	}\n	mp := getg().m\n	c := &mp.chacha8\n"},
+	{"rand.go", 1, "	mp.cheaprand = rand()\n", "	mp.cheaprand = 1\n"},
 	{"rand.go", 1, "// rand32 is uint32(rand())", simSource + "\n// rand32 is uint32(rand())"},
 	{"select.go", 1, "cheaprandn(uint32(norder + 1))", "simRandn(uint32(norder + 1))"},
 	{"sema.go", 1, "	s.ticket = cheaprand() | 1\n", "	s.ticket = simRandn(1<<32-1) | 1\n"},
@@ -38,6 +39,20 @@ var changes = []change{
 	{"proc.go", 1, "		newg.bubble = callergp.bubble\n", "		newg.bubble = callergp.bubble\n		newg.simNode = callergp.simNode\n		simCount[newg.simNode]++\n"},
 	{"proc.go", 1, "	gp.bubble = nil\n	gp.fipsOnlyBypass = false\n", "	if gp.bubble != nil {\n		simCount[gp.simNode]--\n	}\n	gp.bubble = nil\n	gp.fipsOnlyBypass = false\n"},
 
+	// Until a bubble begins it is always the same moment: some packages, the
+	// storage engine's among them, count time from when the process began.
+	{"time.go", 1, "func time_runtimeNow() (sec int64, nsec int32, mono int64) {\n",
+		"func time_runtimeNow() (sec int64, nsec int32, mono int64) {\n	if !simBegun && getg().bubble == nil {\n		return 946684800, 0, 1\n	}\n"},
+
+	// How many threads there are depends on the kernel. What they need is not
+	// taken from the heap, so that addresses in it do not: maps with pointers
+	// for keys are walked in an order that follows from them.
+	{"proc.go", 1, "	mp := &new(mPadded).m\n", "	mp := (*m)(add(persistentalloc(4096, 2048, &memstats.other_sys), mallocHeaderSize)) // where locks expect it\n"},
+	{"proc.go", 1, "	newg := new(g)\n	if stacksize >= 0 {\n		stacksize = round2(stackSystem + stacksize)\n",
+		"	if stacksize >= 16384 {\n		return simMalg(uintptr(stacksize))\n	}\n	newg := new(g)\n	if stacksize >= 0 {\n		stacksize = round2(stackSystem + stacksize)\n"},
+	{"runtime2.go", 1, "	w := mWeakPointer{m: new(atomic.Pointer[m])}\n",
+		"	w := mWeakPointer{m: (*atomic.Pointer[m])(persistentalloc(8, 8, &memstats.other_sys))}\n"},
+
 	// Scheduling: no preemption, no turns by count, a seeded order, nodes that
 	// are held.
 	{"proc.go", 1, "func retake(now int64) uint32 {\n", "func retake(now int64) uint32 {\n	if now != 0 {\n		return 0\n	}\n"},
@@ -55,6 +70,7 @@ const simNodes = 1 << 14
 var (
 	simState   uint64
 	simShuffle bool
+	simBegun   bool
 	simHeld    [simNodes]bool
 	simQueue   [simNodes]gQueue
 	simCount   [simNodes]int32 // goroutines that there are
@@ -64,6 +80,7 @@ var (
 //
 //go:linkname simSeed
 func simSeed(seed uint64, shuffle bool) {
+	simBegun = true
 	simState = seed
 	simShuffle = shuffle
 }
@@ -86,6 +103,16 @@ func simRandn(n uint32) uint32 {
 		return cheaprandn(n)
 	}
 	return uint32((simRand() >> 32) * uint64(n) >> 32)
+}
+
+// simMalg is malg for threads, from memory of its own.
+func simMalg(size uintptr) *g {
+	newg := (*g)(persistentalloc(unsafe.Sizeof(g{}), 64, &memstats.other_sys))
+	p := uintptr(persistentalloc(2*size, 4096, &memstats.other_sys))
+	newg.stack = stack{p, p + 2*size}
+	newg.stackguard0 = newg.stack.lo + stackGuard
+	newg.stackguard1 = ^uintptr(0)
+	return newg
 }
 
 // simSetNode says whose goroutine the caller is; those that it starts follow.
