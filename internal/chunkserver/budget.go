@@ -25,6 +25,7 @@ const (
 type budget struct {
 	clk  clock.Clock
 	rate uint64 // bytes a second, of pools that set none
+	pace pace
 
 	mu    sync.Mutex
 	rules map[uint32]wire.PoolRule
@@ -54,6 +55,7 @@ func (b *budget) take(pool uint32, n int) (wait time.Duration, paused bool) {
 		rate = rule.RepairBytes
 	}
 	now := b.clk.Now()
+	rate = b.pace.limit(now, rate)
 	if b.next.Before(now) {
 		b.next = now
 	}
@@ -67,6 +69,18 @@ func (b *budget) take(pool uint32, n int) (wait time.Duration, paused bool) {
 func (s *Server) letClients(ctx context.Context) {
 	for waited := time.Duration(0); waited < clientsFirst && s.serving.Load() > 0 && ctx.Err() == nil; waited += clientsLook {
 		s.sleep(ctx, clientsLook)
+	}
+}
+
+// serve notes that a client is being served, until the function it returns is
+// called.
+func (s *Server) serve() (done func()) {
+	began := s.clk.Now()
+	s.serving.Add(1)
+	return func() {
+		s.serving.Add(-1)
+		now := s.clk.Now()
+		s.budget.pace.waited(now, now.Sub(began))
 	}
 }
 

@@ -20,8 +20,7 @@ func (s *Server) handleRead(ctx context.Context, r *rpc.Request) (wire.Message, 
 		return nil, err
 	}
 	defer l.leave()
-	s.serving.Add(1)
-	defer s.serving.Add(-1)
+	defer s.serve()()
 	if m.Off%ashlar.BlockSize != 0 || m.Len%ashlar.BlockSize != 0 || m.Len == 0 || m.Len > ashlar.IOMax ||
 		uint64(m.Off)+uint64(m.Len) > ashlar.ChunkSizeMax {
 		return nil, ashlar.E("read", ashlar.Invalid, fmt.Sprintf("pg %d", m.Group), fmt.Errorf("%d bytes at %d", m.Len, m.Off))

@@ -30,8 +30,7 @@ func (s *Server) handleWrite(ctx context.Context, r *rpc.Request) (wire.Message,
 		return nil, err
 	}
 	defer l.leave()
-	s.serving.Add(1)
-	defer s.serving.Add(-1)
+	defer s.serve()()
 	if err := checkWrite(w); err != nil {
 		return nil, err
 	}
