@@ -33,7 +33,7 @@ unit script e2e faults: deps ## run one stage of the tests
 	scripts/test.sh $@
 
 crash: ## cut the power before every step of disks, logs and stores: ASHLAR_CRASH_SEEDS=how many workloads
-	ASHLAR_CRASH_SEEDS=$${ASHLAR_CRASH_SEEDS:-50} $(GO) test -timeout 30m -count 1 -run 'PowerMay|NeverBegunTwice|OldOrNew|Power|Torn' \
+	ASHLAR_CRASH_SEEDS=$${ASHLAR_CRASH_SEEDS:-50} $(GO) test -timeout 30m -count 1 -run 'PowerMay|PowerLoss|NeverBegunTwice|OldOrNew|Power|Torn' \
 		./internal/chunkstore ./internal/kv ./internal/consensus/... ./internal/master ./internal/chunkserver
 
 sim: ## simulate clusters under faults: SEED=first RUNS=how many, or FOR=5m

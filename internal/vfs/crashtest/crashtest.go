@@ -40,11 +40,21 @@ type FS struct {
 	check func(clone *vfs.Mem, at string)
 	dice  *rand.Rand
 	seed  uint64
+	kill  bool
 
 	mu     sync.Mutex
 	steps  int
 	paused bool
 	kinds  errfs.Kind
+}
+
+// NewKill wraps a disk whose user is killed before each step. check is called
+// with the disk as that leaves it: what a next process believes of it must be
+// there after a power loss too, at once (CrashClone) and later.
+func NewKill(mem *vfs.Mem, seed uint64, check func(left *vfs.Mem, at string)) *FS {
+	f := New(mem, seed, check)
+	f.kill = true
+	return f
 }
 
 // New wraps a disk. check is called with two clones for each step: one that
@@ -67,6 +77,10 @@ func (f *FS) before(op errfs.Op) error {
 	f.kinds |= op.Kind
 	f.steps++
 	at := fmt.Sprintf("seed %d step %d, before %v of %s", f.seed, f.steps, op.Kind, op.Path)
+	if f.kill {
+		f.check(f.mem.KillClone(), "killed at "+at)
+		return nil
+	}
 	f.check(f.mem.CrashClone(nil), at+", nothing unsynced kept")
 	f.check(f.mem.CrashClone(f.dice), at)
 	return nil
