@@ -1,7 +1,11 @@
 package wire
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"fmt"
+	"io"
 
 	"github.com/ashlarfs/ashlar"
 )
@@ -44,7 +48,7 @@ func (*GetStatus) Kind() Kind { return kindGetStatus }
 // Fields implements Message.
 func (*GetStatus) Fields(*Codec) {}
 
-// StatusReply is a Status as JSON: it is for people and scripts, grows with
+// StatusReply is a Status as JSON, packed by gzip if it is long: it is for people and scripts, grows with
 // every release, and is what the -json option prints.
 type StatusReply struct {
 	JSON []byte
@@ -58,14 +62,49 @@ func (m *StatusReply) Fields(c *Codec) { Blob(c, &m.JSON, BodyMax-64) }
 
 // Set replaces the reply's content by s.
 func (m *StatusReply) Set(s *Status) (err error) {
-	m.JSON, err = json.Marshal(s)
+	if m.JSON, err = json.Marshal(s); err != nil || len(m.JSON) <= statusPlain {
+		return err
+	}
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err = z.Write(m.JSON); err == nil {
+		err = z.Close()
+	}
+	m.JSON = b.Bytes()
 	return err
+}
+
+// Limits of a Status: it is sent as it is up to statusPlain bytes, and packed
+// by gzip above; StatusMax is the most it may unfold to.
+const (
+	statusPlain = 256 << 10
+	StatusMax   = 64 << 20
+)
+
+// unpacked returns the JSON as it was before it was packed.
+func (m *StatusReply) unpacked() ([]byte, error) {
+	if !bytes.HasPrefix(m.JSON, []byte{0x1f, 0x8b}) {
+		return m.JSON, nil
+	}
+	z, err := gzip.NewReader(bytes.NewReader(m.JSON))
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(z, StatusMax+1))
+	if err == nil && len(b) > StatusMax {
+		err = fmt.Errorf("it is longer than %d bytes", StatusMax)
+	}
+	return b, err
 }
 
 // Get parses the reply's content.
 func (m *StatusReply) Get() (*Status, error) {
 	s := new(Status)
-	if err := json.Unmarshal(m.JSON, s); err != nil {
+	b, err := m.unpacked()
+	if err == nil {
+		err = json.Unmarshal(b, s)
+	}
+	if err != nil {
 		return nil, ashlar.E("status", ashlar.Corrupt, "", err)
 	}
 	return s, nil

@@ -20,6 +20,8 @@ const (
 	// estimateAt is after how long the estimate is asked that is compared with
 	// what came true.
 	estimateAt = 3 * time.Second
+	// repairLook is how often it is asked how far the copying is.
+	repairLook = 250 * time.Millisecond
 	fillFile   = 8 << 20
 )
 
@@ -103,7 +105,7 @@ func (c *cluster) measureRepair(ctx context.Context, bytes int, limit string) (o
 	asked := time.Duration(0)
 	var after *wire.Status
 	for {
-		errs = append(errs, l.watch(ctx, time.Second).errors...)
+		errs = append(errs, l.watch(ctx, repairLook).errors...)
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
