@@ -247,7 +247,7 @@ func (w *workload) reopen() {
 // I-8, I-4, I-10.
 func TestPowerMayFailBeforeEveryStep(t *testing.T) {
 	var kinds errfs.Kind
-	for seed := range crashtest.Seeds(t, 2) {
+	for seed := range crashtest.Seeds(t, 1) {
 		w := newWorkload(t, seed)
 		for range 40 {
 			w.step()
@@ -271,7 +271,7 @@ func TestPowerMayFailBeforeEveryStep(t *testing.T) {
 // TestPowerMayFailWhileRecovering cuts the power at every step of opening a
 // disk that lost power before.
 func TestPowerMayFailWhileRecovering(t *testing.T) {
-	for seed := range crashtest.Seeds(t, 2) {
+	for seed := range crashtest.Seeds(t, 1) {
 		w := newWorkload(t, seed)
 		w.fs.Pause(true)
 		for range 30 {

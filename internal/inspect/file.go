@@ -76,6 +76,11 @@ func expected(name string) string {
 	return ""
 }
 
+// common are names that other programs' files have too.
+var common = map[string]bool{
+	chunkstore.IdentityName: true, chunkstore.MarksName: true, chunkstore.GroupsName: true, chunkstore.InflightName: true, "chunkserver": true,
+}
+
 // chunkKeyOf is what the place of a chunk's file says of it.
 func chunkKeyOf(name string) (chunkstore.Key, bool) {
 	dir, base := path.Split(name)
@@ -103,6 +108,9 @@ type file struct {
 	b       []byte // all of it, if its kind is read at one go
 	newest  bool   // no other segment follows
 	excused func(chunkstore.Key) string
+	// chance says that the file was met in a directory that is nothing of
+	// Ashlar's: a name like "groups" means nothing there.
+	chance bool
 }
 
 // Look looks at one file.
@@ -154,7 +162,7 @@ func kindOf(head []byte) *kind {
 // unknown says what a file is whose magic is not one of Ashlar's.
 func (x *file) unknown(r *Report, head []byte) {
 	want := expected(x.name)
-	if want == "" {
+	if want == "" || x.chance && common[path.Base(x.name)] {
 		r.Status = Foreign
 		return
 	}

@@ -49,6 +49,7 @@ func (w *Walker) Walk(ctx context.Context, name string) error {
 type place struct {
 	disk *diskContext
 	last string // the newest segment in it
+	ours bool   // it has several names of Ashlar's
 }
 
 func (w *Walker) report(r *Report, bytes int64) {
@@ -74,12 +75,17 @@ func (w *Walker) dir(ctx context.Context, dir string, at place, depth int) error
 		return ctx.Err()
 	}
 	has := map[string]bool{}
+	known := 0
 	for _, n := range names {
 		has[n] = true
+		if common[n] || n == chunkstore.ChunksName || n == "chunkserver.lock" {
+			known++
+		}
 		if expected(path.Join(dir, n)) == "log segment" {
 			at.last = n
 		}
 	}
+	at.ours = known > 1
 	if done, err := w.store(ctx, dir, has); done || err != nil {
 		return err
 	}
@@ -117,7 +123,7 @@ func (w *Walker) one(ctx context.Context, name string, at place, depth int) erro
 	if err == nil && !st.Mode().IsRegular() {
 		return nil
 	}
-	x := &file{o: w.Options, name: name, newest: at.last == "" || base == at.last}
+	x := &file{o: w.Options, name: name, newest: at.last == "" || base == at.last, chance: !at.ours}
 	size := int64(0)
 	if err == nil {
 		size = st.Size()
