@@ -59,6 +59,11 @@ func (s *Store) prepareDir() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// Who wrote CURRENT may not have lived to sync it: what it does not name is
+	// removed only when no power loss can bring back the CURRENT that did.
+	if err := s.o.FS.SyncDir(s.o.Dir); err != nil {
+		return "", err
+	}
 	names, err := s.o.FS.List(s.o.Dir)
 	if err != nil {
 		return "", err
