@@ -153,16 +153,29 @@ func writeSchedule(name string, s Schedule) error {
 
 func TestTheSameSeedIsTheSameRun(t *testing.T) {
 	dir := resultsDir(t)
-	for seed := *fromFlag; seed < *fromFlag+20; seed++ {
-		var lines [2]string
-		for i := range lines {
-			out, _ := child(seed, dir) // whether it fails is TestSeeds' business
-			if lines[i] = hashLine.FindString(out); lines[i] == "" {
-				t.Fatalf("seed %d: no hash in\n%s", seed, tail(out))
+	var wg sync.WaitGroup
+	for job := range *jobsFlag {
+		wg.Go(func() {
+			for seed := *fromFlag + uint64(job); seed < *fromFlag+20; seed += uint64(*jobsFlag) {
+				twice(t, seed, dir)
 			}
+		})
+	}
+	wg.Wait()
+}
+
+// twice runs a seed two times and compares the hashes of all events. Whether
+// it fails is TestSeeds' business.
+func twice(t *testing.T, seed uint64, dir string) {
+	var lines [2]string
+	for i := range lines {
+		out, _ := child(seed, dir)
+		if lines[i] = hashLine.FindString(out); lines[i] == "" {
+			t.Errorf("seed %d: no hash in\n%s", seed, tail(out))
+			return
 		}
-		if lines[0] != lines[1] {
-			t.Errorf("seed %d: two runs: %s and %s", seed, lines[0], lines[1])
-		}
+	}
+	if lines[0] != lines[1] {
+		t.Errorf("seed %d: two runs: %s and %s", seed, lines[0], lines[1])
 	}
 }
