@@ -24,6 +24,16 @@ var (
 	jobsFlag = flag.Int("jobs", 2, "runs at a time")
 )
 
+// TestMain lets time go on in the parent, which is not in a bubble; until then
+// it stands still (test/sim/runtime).
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *seedFlag == 0 {
+		seedRuntime(1, false)
+	}
+	os.Exit(m.Run())
+}
+
 // childTimeout is how long one run may take, real time.
 const childTimeout = 3 * time.Minute
 
