@@ -27,19 +27,20 @@ const (
 type masterWord struct {
 	Name    string `json:"name,omitempty"`
 	Addr    string `json:"addr"`
-	Answers bool   `json:"answers"`
-	Leader  string `json:"leader,omitempty"` // the address that it takes for the leader's
+	Answers bool   `json:"alive"`
+	Leader  string `json:"follows,omitempty"` // the address that it takes for the leader's
 	Term    uint64 `json:"term,omitempty"`
 	Error   string `json:"error,omitempty"`
 	learner bool
 }
 
 // leaderlessStatus is what status prints as JSON when no leader answers. It
-// has the fields of a Status that can be told.
+// has the fields of a Status that can be told, so that whoever reads a Status
+// can read it.
 type leaderlessStatus struct {
 	Health   string       `json:"health"`
 	Problems []wire.Risk  `json:"problems"`
-	Leader   string       `json:"leader"`
+	Leader   string       `json:"leader"` // empty: nobody who is followed answers
 	Masters  []masterWord `json:"masters"`
 	Needed   int          `json:"masters_needed"`
 }
@@ -156,8 +157,7 @@ func judge(masters []masterWord, cause error) *leaderlessStatus {
 		risk(fmt.Sprintf("there is no leader: %d of %d masters answer, %d are needed", answer, voters, s.Needed),
 			"start "+strings.Join(missing, ", ")+"; docs/operations/lose-quorum.md if that cannot be")
 	case len(leaders) > 0:
-		s.Leader = strings.Join(leaders, ", ")
-		risk(fmt.Sprintf("masters follow %s, which does not answer in time", s.Leader),
+		risk(fmt.Sprintf("masters follow %s, which does not answer in time", strings.Join(leaders, ", ")),
 			"they elect another in seconds if it is gone; if this stays, look at its log and at the network from here to it")
 	default:
 		risk(fmt.Sprintf("%d of %d masters answer, and none knows a leader", answer, voters),

@@ -76,7 +76,7 @@ func Open(ctx context.Context, file string, log *slog.Logger) (*Set, error) {
 func (s *Set) Clock() clock.Clock { return s.clock }
 
 // FS returns inner under the rules.
-func (s *Set) FS(inner vfs.FS) vfs.FS { return errfs.Wrap(inner, s.inject) }
+func (s *Set) FS(inner vfs.FS) vfs.FS { return fullFS{errfs.Wrap(inner, s.inject), s} }
 
 // read reads a file of rules.
 func read(file string) ([]byte, error) {

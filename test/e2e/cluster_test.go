@@ -216,7 +216,7 @@ func (c *cluster) status() (st wire.Status, ok bool) {
 	if err := json.Unmarshal(out, &st); err != nil {
 		c.t.Fatal(err)
 	}
-	return st, true
+	return st, st.Health != "unknown"
 }
 
 // poll waits until cond holds.
