@@ -51,6 +51,9 @@ func newDiskListCmd(g *global) *cobra.Command {
 	}
 }
 
+// stateMax is how long a state may be in a table.
+const stateMax = 60
+
 // oldFigures is from when on it is said how old figures are.
 const oldFigures = 5 * time.Second
 
@@ -60,6 +63,9 @@ func printDisks(g *global, ds []wire.DiskStatus) {
 		state := d.State
 		if d.Error != "" {
 			state += ": " + d.Error
+			if len(state) > stateMax {
+				state = strings.ToValidUTF8(state[:stateMax-3], "") + "..." // all of it is in disk info and in why
+			}
 		}
 		free, total, chunks, damaged := size(d.Free), size(d.Total), fmt.Sprint(d.Chunks), fmt.Sprint(d.Damaged)
 		switch {
@@ -109,6 +115,9 @@ func runDiskInfo(ctx context.Context, g *global, arg string) error {
 			}{d, on})
 		}
 		printDisks(g, []wire.DiskStatus{d})
+		if d.Error != "" {
+			g.sayf("error: %s", d.Error)
+		}
 		g.sayf("uuid %s; %d blocks found damaged, %d mended\n", d.UUID, d.Damaged, d.Repaired)
 		printGroups(g, on)
 		return nil

@@ -3,6 +3,7 @@ package master
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,7 +101,8 @@ func (f *fakeServer) renew(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		m := &wire.ServerRenew{Session: f.reg.Session, Incarnation: f.inc, Disks: f.disks}
+		m := &wire.ServerRenew{Session: f.reg.Session, Incarnation: f.inc}
+		f.snapshot(func() { m.Disks = slices.Clone(f.disks) })
 		err := f.leader.Call(ctx, m, &wire.ServerRenewReply{})
 		if ashlar.KindOf(err) == ashlar.NoSession {
 			f.mu.Lock()
