@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,7 +115,10 @@ func (c *cluster) diskOf(node string) string {
 	return id
 }
 
-// rot flips a bit in the middle of every chunk on a node's disk.
+// rotMax is how many chunks rot: fewer than what makes a disk be drained.
+const rotMax = 5
+
+// rot flips a bit in the last block of some chunks on a node's disk.
 func (c *cluster) rot(node string) {
 	c.t.Helper()
 	flipped := 0
@@ -128,7 +132,7 @@ func (c *cluster) rot(node string) {
 		}
 		defer f.Close()
 		info, err := f.Stat()
-		if err != nil || info.Size() < 16<<10 {
+		if err != nil || info.Size() < 16<<10 || flipped == rotMax {
 			return err
 		}
 		var b [1]byte
@@ -174,7 +178,7 @@ func TestStatusTellsTheTruth(t *testing.T) {
 	c.well()
 	write := func(name string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(c.mnt, name), make([]byte, 64<<10), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(c.mnt, name), bytes.Repeat([]byte(name), 64<<10/len(name)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
