@@ -57,7 +57,7 @@ run() {
 		stage script 180 ./cmd/ashlar
 		;;
 	e2e)
-		ASHLAR_E2E=required stage e2e 270 -p 1 -v ./test/e2e ./test/stall
+		ASHLAR_E2E=required stage e2e 330 -p 1 -v ./test/e2e ./test/stall
 		;;
 	faults)
 		stage faults 120 -v ./test/chaos

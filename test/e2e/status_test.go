@@ -233,8 +233,8 @@ func TestStatusTellsTheTruth(t *testing.T) {
 	})
 	for _, f := range []string{"readonly", "any error"} {
 		step(t, "a disk fails: "+f, func() {
-			fault("disk " + path + " " + f)
 			c.spread(disk)
+			fault("disk " + path + " " + f)
 			for i := range 32 { // so that it is noticed: in several groups
 				write(fmt.Sprint("other", i))
 			}
@@ -259,6 +259,7 @@ func TestStatusTellsTheTruth(t *testing.T) {
 		c.ashlar("pool", "set", "default", "--write-min", "1")
 	})
 	step(t, "repair is paused while a node returns", func() {
+		c.spread(disk)
 		c.ashlar("repair", "pause", "default")
 		c.dev("kill", victim)
 		c.says(5, "its data is not copied elsewhere, because repair of pool default is paused", "node "+victim+" is down")
