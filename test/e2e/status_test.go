@@ -64,13 +64,20 @@ func (c *cluster) says(code int, wants ...string) {
 	})
 }
 
-// why is what ashlar why says.
+// why waits until ashlar why says this.
 func (c *cluster) why(want string, args ...string) {
 	c.t.Helper()
-	out, code := c.told(append([]string{"why"}, args...)...)
-	if code != 0 || !strings.Contains(out, want) {
-		c.t.Errorf("why %s: exit status %d; %q is not in\n%s", strings.Join(args, " "), code, want, out)
-	}
+	last := ""
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("why %s said\n%s", strings.Join(args, " "), last)
+		}
+	}()
+	c.poll("why "+strings.Join(args, " ")+" says "+want, func() bool {
+		out, code := c.told(append([]string{"why"}, args...)...)
+		last = out
+		return code == 0 && strings.Contains(out, want)
+	})
 }
 
 // well waits until there is nothing to say, in words and as data.
