@@ -98,6 +98,7 @@ type Disk struct {
 	space       space
 
 	damaged  atomic.Uint64
+	rot      rot
 	accepted atomic.Uint64
 
 	idMu  sync.Mutex // writes of the identity

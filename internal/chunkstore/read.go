@@ -83,18 +83,19 @@ func (v *view) allSums() []uint32 {
 // read again with writers kept out.
 func (d *Disk) view(c *chunk, off, n uint32, dst []byte, s *scratch) (*view, error) {
 	v, bad, err := d.tryView(c, off, n, dst, s)
-	if err != nil || len(bad) == 0 {
+	if err == nil && len(bad) > 0 {
+		c.wmu.Lock()
+		v, bad, err = d.tryView(c, off, n, dst, s)
+		c.wmu.Unlock()
+	}
+	if err != nil {
 		return v, err
 	}
-	c.wmu.Lock()
-	v, bad, err = d.tryView(c, off, n, dst, s)
-	c.wmu.Unlock()
-	if err != nil || len(bad) == 0 {
-		return v, err
+	if len(bad) == 0 {
+		d.rot.sound(c.key, v.b0, v.b1)
+		return v, nil
 	}
-	for _, r := range bad {
-		d.damaged.Add(uint64(r.Len / block))
-	}
+	d.damaged.Add(d.rot.found(c.key, bad))
 	return v, ashlar.E("read chunk", ashlar.Corrupt, c.key.String(), &Damage{Regions: bad})
 }
 

@@ -1,0 +1,66 @@
+package chunkstore
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// rotMax is how many damaged blocks are remembered, so that each is counted
+// once; those beyond count whenever they are met.
+const rotMax = 1 << 16
+
+// rot is which blocks were found damaged and have not been found good since.
+// A block is met several times before it is mended, by the scrub alone twice;
+// if each counted, more would seem damaged than were mended.
+type rot struct {
+	known atomic.Int64 // of blocks, so that good reads of a good disk take no lock
+	mu    sync.Mutex
+	at    map[Key]map[uint32]struct{}
+}
+
+// found notes damaged blocks and returns how many were not known.
+func (r *rot) found(k Key, regions []Region) (fresh uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	of := r.at[k]
+	for _, reg := range regions {
+		for b := reg.Off / block; b < (reg.Off+reg.Len)/block; b++ {
+			if _, known := of[b]; known {
+				continue
+			}
+			fresh++
+			if r.known.Load() >= rotMax {
+				continue
+			}
+			if of == nil {
+				of = map[uint32]struct{}{}
+				if r.at == nil {
+					r.at = map[Key]map[uint32]struct{}{}
+				}
+				r.at[k] = of
+			}
+			of[b] = struct{}{}
+			r.known.Add(1)
+		}
+	}
+	return fresh
+}
+
+// sound forgets blocks [b0, b1), which were found good.
+func (r *rot) sound(k Key, b0, b1 int) {
+	if r.known.Load() == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	of := r.at[k]
+	for b := range of {
+		if int(b) >= b0 && int(b) < b1 {
+			delete(of, b)
+			r.known.Add(-1)
+		}
+	}
+	if of != nil && len(of) == 0 {
+		delete(r.at, k)
+	}
+}
