@@ -135,6 +135,13 @@ func TestScrubFindsAndRepairsDamageOnAnyMember(t *testing.T) {
 	if d, r := c.scrub(t); d != 16 || r != 16 {
 		t.Fatalf("%d blocks damaged and %d repaired, want 16", d, r)
 	}
+	for _, n := range c.nodes { // what is mended is no reason to call a disk damaged
+		for _, d := range n.cs.disks {
+			if i := d.info(); i.Damaged != i.Repaired {
+				t.Errorf("%s: %d damaged, %d repaired", n.name, i.Damaged, i.Repaired)
+			}
+		}
+	}
 	if d, _ := c.scrub(t); d != 0 {
 		t.Fatalf("%d blocks damaged after the repair", d)
 	}

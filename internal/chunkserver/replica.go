@@ -254,7 +254,11 @@ func (s *Server) handleCopy(_ context.Context, r *rpc.Request) (wire.Message, er
 				return err
 			}
 		}
-		return t.d.store.Import(k, m, m.Epoch)
+		err := t.d.store.Import(k, m, m.Epoch)
+		if err == nil { // what was found damaged here is mended by it
+			t.d.repaired.Add(t.d.store.Mended(k, int(m.Off/ashlar.BlockSize), len(m.States)))
+		}
+		return err
 	})
 }
 

@@ -46,10 +46,11 @@ func (r *rot) found(k Key, regions []Region) (fresh uint64) {
 	return fresh
 }
 
-// sound forgets blocks [b0, b1), which were found good.
-func (r *rot) sound(k Key, b0, b1 int) {
+// sound forgets blocks [b0, b1), which were found good, and returns how many
+// had been found damaged.
+func (r *rot) sound(k Key, b0, b1 int) (mended uint64) {
 	if r.known.Load() == 0 {
-		return
+		return 0
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,9 +59,15 @@ func (r *rot) sound(k Key, b0, b1 int) {
 		if int(b) >= b0 && int(b) < b1 {
 			delete(of, b)
 			r.known.Add(-1)
+			mended++
 		}
 	}
 	if of != nil && len(of) == 0 {
 		delete(r.at, k)
 	}
+	return mended
 }
+
+// Mended tells how many blocks of a chunk from block b0 on, n of them, had
+// been found damaged: the caller has just overwritten them. It forgets them.
+func (d *Disk) Mended(k Key, b0, n int) uint64 { return d.rot.sound(k, b0, b0+n) }

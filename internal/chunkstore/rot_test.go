@@ -16,7 +16,9 @@ func TestADamagedBlockCountsOnceUntilItIsFoundGood(t *testing.T) {
 		t.Errorf("a block of another chunk counted %d", n)
 	}
 	r.sound(other, 0, 4) // not that one
-	r.sound(k, 4, 5)
+	if n := r.sound(k, 4, 5); n != 1 {
+		t.Errorf("one was mended, counted %d", n)
+	}
 	if n := r.found(k, at(4, 3)); n != 1 {
 		t.Errorf("of three, the one that was mended and rotted again counted %d", n)
 	}

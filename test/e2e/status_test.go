@@ -157,18 +157,21 @@ func (c *cluster) rot(node string) {
 	}
 }
 
-// spread waits until a disk that was replaced has taken data again.
-func (c *cluster) spread(disk string) {
+// holder is the node that does not lead and holds the most data, with its
+// disk: what a disk held is elsewhere after it failed, was full or drained.
+func (c *cluster) holder() (node, disk, path string) {
 	c.t.Helper()
-	c.poll("disk "+disk+" has data again", func() bool {
+	leader, most := c.leader(), 0
+	c.poll("somebody holds data", func() bool {
 		st, _ := c.status()
 		for _, d := range st.Disks {
-			if fmt.Sprint(d.ID) == disk {
-				return d.Groups >= 8
+			if d.Node != leader && d.Groups > most {
+				node, disk, path, most = d.Node, fmt.Sprint(d.ID), d.Path, d.Groups
 			}
 		}
-		return false
+		return most >= 8
 	})
+	return node, disk, path
 }
 
 func TestStatusTellsTheTruth(t *testing.T) {
@@ -228,10 +231,8 @@ func TestStatusTellsTheTruth(t *testing.T) {
 		c.dev("start", b)
 		c.well()
 	})
-	victim = other(c.leader(), 0)
-	disk = c.diskOf(victim)
-	path := filepath.Join(c.dir, victim, "disk")
 	step(t, "a disk is full", func() {
+		victim, disk, path := c.holder()
 		fault("disk " + path + " full")
 		c.says(0, "health: degraded", "disk "+disk+" ("+path+" on "+victim+") is full", "ashlar why disk "+disk)
 		c.why("it serves, but has no room", "disk", disk)
@@ -240,7 +241,7 @@ func TestStatusTellsTheTruth(t *testing.T) {
 	})
 	for _, f := range []string{"readonly", "any error"} {
 		step(t, "a disk fails: "+f, func() {
-			c.spread(disk)
+			victim, disk, path := c.holder()
 			fault("disk " + path + " " + f)
 			for i := range 32 { // so that it is noticed: in several groups
 				write(fmt.Sprint("other", i))
@@ -256,7 +257,7 @@ func TestStatusTellsTheTruth(t *testing.T) {
 		})
 	}
 	step(t, "writes take two copies, and there is one", func() {
-		c.spread(disk)
+		victim, disk, _ := c.holder()
 		c.ashlar("pool", "set", "default", "--write-min", "2")
 		c.dev("kill", victim)
 		c.says(5, "health: unavailable", "take no writes: they have fewer copies than their pool's write-min", " read-only", "--write-min 1")
@@ -266,7 +267,7 @@ func TestStatusTellsTheTruth(t *testing.T) {
 		c.ashlar("pool", "set", "default", "--write-min", "1")
 	})
 	step(t, "repair is paused while a node returns", func() {
-		c.spread(disk)
+		victim, _, _ := c.holder()
 		c.ashlar("repair", "pause", "default")
 		c.dev("kill", victim)
 		c.says(5, "its data is not copied elsewhere, because repair of pool default is paused", "node "+victim+" is down")
@@ -278,6 +279,7 @@ func TestStatusTellsTheTruth(t *testing.T) {
 		c.well()
 	})
 	step(t, "bits rot", func() {
+		victim, disk, _ := c.holder()
 		write("rotten")
 		c.rot(victim)
 		c.told("disk", "scrub", "--wait")
@@ -294,6 +296,7 @@ func TestStatusTellsTheTruth(t *testing.T) {
 		c.well()
 	})
 	step(t, "a disk is drained", func() {
+		victim, disk, path := c.holder()
 		c.ashlar("disk", "drain", disk)
 		c.says(0, "disk "+disk+" ("+path+" on "+victim+") is empty", "drained", "ashlar disk remove "+disk)
 		c.ashlar("disk", "undrain", disk)
