@@ -20,7 +20,7 @@ var (
 const (
 	// ExplainMax is the most placement groups in one answer; the rest follows
 	// by Explain.After.
-	ExplainMax = 512
+	ExplainMax = 256
 	// ExplainLostMax is the most nodes, and the most disks, supposed lost.
 	ExplainLostMax = 256
 )

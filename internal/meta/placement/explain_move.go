@@ -58,6 +58,17 @@ func (e *Explainer) move(p *Pool, g *Group, i int) *wire.MoveWhy {
 	return nil
 }
 
+// briefMax bounds what a sentence quotes of an error, so that a page of
+// explanations fits a message.
+const briefMax = 200
+
+func brief(s string) string {
+	if len(s) <= briefMax {
+		return s
+	}
+	return strings.ToValidUTF8(s[:briefMax-3], "") + "..."
+}
+
 // leaves says why a seat does not stay.
 func (e *Explainer) leaves(p *Pool, g *Group, i int) (why, because string) {
 	v, d := e.t.v, e.t.v.Disks[g.Members[i].Disk]
@@ -65,9 +76,9 @@ func (e *Explainer) leaves(p *Pool, g *Group, i int) (why, because string) {
 	case d == nil:
 		return "lost", "the disk was removed"
 	case d.Failed != "":
-		return "lost", "the disk failed: " + d.Failed
+		return "lost", "the disk failed: " + brief(d.Failed)
 	case d.Drain && d.Why != "":
-		return "drain", "the disk is being emptied: " + d.Why
+		return "drain", "the disk is being emptied: " + brief(d.Why)
 	case v.Draining(d.ID):
 		return "drain", "an operator is emptying it"
 	case !v.fits(p, d):
@@ -152,7 +163,7 @@ func (e *Explainer) unreached(g *Group, i int) *wire.MoveWhy {
 	because := "its disk is gone"
 	switch d, n := v.Disks[m.Disk], v.Nodes[m.Node]; {
 	case d != nil && d.Failed != "":
-		because = "the disk failed: " + d.Failed
+		because = "the disk failed: " + brief(d.Failed)
 	case n != nil && !n.Up:
 		because = fmt.Sprintf("node %s is down for %s: start it", n.Name, e.ago(n.Since))
 	case d != nil:
