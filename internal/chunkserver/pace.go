@@ -10,7 +10,7 @@ import (
 const (
 	// paceStart is the rate that copying begins with, bytes a second, and
 	// paceLeast what clients can not press it below: repair goes on.
-	paceStart = 32 << 20
+	paceStart = 8 << 20
 	paceLeast = 4 << 20
 	paceEvery = 100 * time.Millisecond
 	// paceQuiet without copying, what clients wait is taken for what they wait
