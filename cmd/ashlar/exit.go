@@ -109,7 +109,7 @@ func next(err error) string {
 	}
 	switch ashlar.KindOf(err) {
 	case ashlar.Unreachable, ashlar.Timeout, ashlar.NotLeader, ashlar.NotReady:
-		return "is a majority of the masters running? A local cluster: `ashlar dev status --dir DIR`; a service: `systemctl status ashlar` on each"
+		return "is a majority of the masters running? `ashlar status` shows which answer. A local cluster: `ashlar dev status --dir DIR`; a service: `systemctl status ashlar` on each"
 	case ashlar.Auth:
 		return "the secret is not this cluster's: copy secret and client.toml from one of its nodes"
 	case ashlar.WrongCluster:
