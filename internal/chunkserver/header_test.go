@@ -27,7 +27,8 @@ func (n *node) spoilHeaders(t *testing.T, zeroed bool) {
 		_ = f.Close()
 	}
 	n.start()
-	n.c.eventually("in-sync again", func() bool { return n.c.inSync(1) == len(n.c.nodes) })
+	// Until it has registered it counts as what it was before.
+	n.c.eventually("in-sync again", func() bool { return n.cs.life.Load() != nil && n.c.inSync(1) == len(n.c.nodes) })
 }
 
 // lead makes a node's member the primary.
