@@ -10,9 +10,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-out=bin/sim
+out=bin/sim # copies of the runtime are in a folder that go ./... leaves out
 mkdir -p "$out"
-overlay=$(go run ./test/sim/runtime -o "$out/runtime")
+overlay=$(go run ./test/sim/runtime -o "$out/_runtime")
 go vet -tags simruntime ./test/sim
 go test -c -tags simruntime -overlay "$overlay" -o "$out/sim.test" ./test/sim
 
