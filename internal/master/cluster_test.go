@@ -67,10 +67,21 @@ func freeAddr(t testing.TB) string {
 	return ln.Addr().String()
 }
 
+// startAll starts every master and waits until all are members: two make the
+// cluster, and if one of them were killed before the third has joined, nobody
+// could lead.
 func (c *cluster) startAll() {
 	for _, p := range c.peers {
 		c.start(p)
 	}
+	eventually(c.t, "every master is a member", func() bool {
+		for _, n := range c.nodes {
+			if n.master.node.Load() == nil {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func testLogger(name string) *slog.Logger {
