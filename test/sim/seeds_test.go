@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -24,9 +25,11 @@ var (
 	jobsFlag = flag.Int("jobs", 2, "runs at a time")
 )
 
-// TestMain lets time go on in the parent, which is not in a bubble; until then
-// it stands still (test/sim/runtime).
+// TestMain switches the collector off, which does not know the memory that
+// this runtime gives to threads, and lets time go on in the parent, which is
+// not in a bubble; until then it stands still (test/sim/runtime).
 func TestMain(m *testing.M) {
+	debug.SetGCPercent(-1)
 	flag.Parse()
 	if *seedFlag == 0 {
 		seedRuntime(1, false)
