@@ -31,7 +31,6 @@ type Disk struct {
 	rng     *rand.Rand
 	mem     *vfs.Mem
 	trouble Trouble
-	faulty  []string // files whose next read fails
 }
 
 // Trouble is what is wrong with a disk. Rates are of a thousand operations.

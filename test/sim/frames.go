@@ -10,11 +10,10 @@ import (
 // be lost, repeated and reordered. They are the only messages that are sent
 // without an answer to wait for; TCP keeps the order of all others.
 type frames struct {
-	first   bool // the stream begins with the preface
-	begun   bool
-	skip    int    // bytes before the next header
-	head    []byte // of a header that is not whole yet
-	partial bool   // a frame was cut by a write
+	first bool // the stream begins with the preface
+	begun bool
+	skip  int    // bytes before the next header
+	head  []byte // of a header that is not whole yet
 }
 
 // part is a run of bytes: one whole consensus packet, or anything.

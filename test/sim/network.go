@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -320,5 +319,3 @@ func (l *listener) Close() error {
 }
 
 func (l *listener) Addr() net.Addr { return address(l.addr) }
-
-var errNoPeer = errors.New("no such connection")
