@@ -166,7 +166,8 @@ func (t *seat) resolve(a *replication.Action) {
 
 // vet verifies the chunks that may be torn since power was lost, before the
 // group is served (I-8). Bad blocks come from another in-sync member; if none
-// has them they are taken as read.
+// has them they are taken as read. What is here then goes to every member that
+// returns.
 func (t *seat) vet(e ashlar.Epoch) {
 	t.mu.Lock()
 	done := t.vetted
@@ -245,6 +246,11 @@ func (t *seat) vetChunk(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) e
 				return err
 			}
 			t.l.s.log.Warn("blocks torn by a power loss accepted as read", "chunk", k.String(), "blocks", n, "disk", t.d.path)
+		}
+		// It may be whole and yet lack a write that another member kept, which
+		// that one would not be sent: it is older than its last in-sync epoch.
+		if err := t.d.store.Touch(k, e); err != nil {
+			return err
 		}
 	}
 	t.d.store.ClearSuspect(k)

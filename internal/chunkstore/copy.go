@@ -197,3 +197,45 @@ func (d *Disk) Accept(k Key, off, n uint32, epoch ashlar.Epoch) (blocks int, err
 	d.accepted.Add(uint64(blocks))
 	return blocks, d.commit(e)
 }
+
+// Touch makes all that a chunk holds changed in epoch: after a power loss it
+// may lack writes that other members kept, and they are to be given what is
+// here.
+func (d *Disk) Touch(k Key, epoch ashlar.Epoch) error {
+	c, err := d.lockForWrite(k)
+	if err != nil {
+		return err
+	}
+	defer d.unlock(c)
+	if c.state.Load() == absent {
+		return nil
+	}
+	regs, err := d.everyRecord(c)
+	if err != nil {
+		return err
+	}
+	var used []Region
+	for i := range regs {
+		if regs[i].states != 0 || regs[i].epoch != 0 {
+			used = addRegion(used, uint32(i)*ashlar.RegionSize, ashlar.RegionSize)
+		}
+	}
+	if len(used) == 0 {
+		return nil
+	}
+	if err := d.prepare(c, c.hdr.size, nil, epoch); err != nil {
+		return err
+	}
+	for _, r := range used {
+		e, err := d.edit(c, r.Off, r.Len, epoch)
+		if err != nil {
+			return err
+		}
+		err = d.commit(e)
+		e.s.put()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -233,6 +233,34 @@ func TestChunksLeftUnsyncedAreSyncedInTime(t *testing.T) {
 	}
 }
 
+// A write that was synced here may be missing elsewhere as long as it is in
+// flight, and the table that says so does not survive a power loss.
+func TestAChunkStaysMarkedWhileAWriteToItIsInFlight(t *testing.T) {
+	d := memDisk(t, vfs.NewMem())
+	k, other := Key{1, 5, 7}, Key{1, 5, 8}
+	put(t, d, other, "x")
+	slot, err := d.inflight.Begin(k.Group, 1, 1, &wire.Inflight{Layer: k.Layer, Chunk: k.Index, Len: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, d, k, "x")
+	d.inflight.Applied(slot)
+	if err := d.SyncLayer(1, 5); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		d.maintain(true)
+	}
+	if !d.marks.isMarked(k) || d.marks.isMarked(other) || d.marks.droppable() {
+		t.Errorf("in flight: marked %v, another chunk %v, droppable %v, want true, false, false", d.marks.isMarked(k), d.marks.isMarked(other), d.marks.droppable())
+	}
+	d.inflight.Done(slot)
+	d.maintain(true)
+	if d.marks.isMarked(k) {
+		t.Error("marked when the write is on every member")
+	}
+}
+
 func TestHandlesStayWithinTheirLimit(t *testing.T) {
 	m := vfs.NewMem()
 	if err := Format(m, "/d", testCluster); err != nil {

@@ -475,6 +475,30 @@ func (t *Inflight) list(match func([]byte) bool) []InflightEntry {
 	return out
 }
 
+// each calls f with the chunk of every write that is not known to be on every
+// member.
+func (t *Inflight) each(f func(Key)) {
+	if t == nil { // the disk is being opened
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	for i := range slotCount {
+		if s := atomic.LoadUint32(t.state(i)); s == slotFree || s == slotDone {
+			continue
+		}
+		b := t.slot(i)
+		f(Key{
+			Group: ashlar.PGID(binary.LittleEndian.Uint32(b[8:])),
+			Layer: ashlar.LayerID(binary.LittleEndian.Uint64(b[48:])),
+			Index: binary.LittleEndian.Uint32(b[12:]),
+		})
+	}
+}
+
 // Room is how many more writes fit without forgetting results.
 func (t *Inflight) Room() int {
 	t.mu.Lock()

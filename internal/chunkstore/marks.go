@@ -99,7 +99,9 @@ func decodeMark(b []byte) (mark, error) {
 }
 
 // marks is the log of dirty marks and what it adds up to. A chunk that is in
-// Disk.unsynced is marked, durably before its first write.
+// Disk.unsynced is marked, durably before its first write, and it stays marked
+// while a write to it is in flight: synced here, such a write may be missing
+// elsewhere, and the table of writes in flight does not survive a power loss.
 type marks struct {
 	d    *Disk
 	j    *journal
@@ -318,8 +320,8 @@ func (m *marks) markGrain(first ashlar.LayerID) uint64 {
 	return t
 }
 
-// compact rewrites the log with marks of what is unsynced only, keeping the
-// layers in which chunks are being made.
+// compact rewrites the log with marks of what is unsynced or in flight only,
+// keeping the layers in which chunks are being made.
 func (m *marks) compact() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -336,12 +338,16 @@ func (m *marks) compact() error {
 func (m *marks) rewrite(grains map[ashlar.LayerID]*grainMark) error {
 	bodies := [][]byte{(&mark{kind: markBoot, boot: m.boot}).encode()}
 	chunks := map[Key]uint64{}
-	m.d.unsynced.each(func(k Key) {
-		if grains[k.Layer&^(markGrain-1)] == nil {
+	keep := func(k Key) {
+		if _, ok := chunks[k]; !ok && grains[k.Layer&^(markGrain-1)] == nil {
 			chunks[k] = 0
 			bodies = append(bodies, (&mark{kind: markChunk, key: k}).encode())
 		}
-	})
+	}
+	m.d.unsynced.each(keep)
+	// Looked at last: what left the unsynced meanwhile is in flight still, or on
+	// every member.
+	m.d.inflight.each(keep)
 	for first := range grains {
 		bodies = append(bodies, (&mark{kind: markLayers, key: Key{Layer: first}, last: first + markGrain - 1}).encode())
 	}
@@ -361,7 +367,17 @@ func (m *marks) rewrite(grains map[ashlar.LayerID]*grainMark) error {
 func (m *marks) droppable() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return (len(m.chunks) > 0 || len(m.grains) > 0) && m.d.unsynced.count() == 0 || m.j.size() > max(marksLogMax, 2*m.base)
+	switch {
+	case m.j.size() > max(marksLogMax, 2*m.base):
+		return true
+	case m.d.unsynced.count() > 0:
+		return false
+	case len(m.grains) > 0 || len(m.chunks) == 0:
+		return len(m.grains) > 0
+	}
+	needed := map[Key]struct{}{}
+	m.d.inflight.each(func(k Key) { needed[k] = struct{}{} })
+	return len(m.chunks) > len(needed)
 }
 
 // isMarked tells whether a chunk may have been written since its last sync.
