@@ -10,6 +10,7 @@ SEED   ?= 1
 RUNS   ?= 0
 FOR    ?= 5m
 DURATION ?= 20m
+SCHEDULES ?=
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -39,8 +40,8 @@ crash: ## cut the power before every step of disks, logs and stores: ASHLAR_CRAS
 sim: ## simulate clusters under faults: SEED=first RUNS=how many, or FOR=5m
 	scripts/sim.sh -from $(SEED) -runs $(RUNS) -for $(FOR)
 
-chaos: deps build ## real processes under faults of every sort for DURATION=20m; CHAOS="-seed 7 -rounds 1" for one round
-	$(GO) run ./test/chaos -bin $(ASHLAR) -for $(DURATION) $(CHAOS)
+chaos: deps build ## real processes under faults of every sort for DURATION=20m, or SCHEDULES=100 short ones; CHAOS="-seed 7 -rounds 1" for one round
+	$(GO) run ./test/chaos -bin $(ASHLAR) $(if $(SCHEDULES),-short -rounds $(SCHEDULES),-for $(DURATION)) $(CHAOS)
 
 race: ## run unit tests and stories under the race detector
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v -e /test/e2e -e /test/chaos)

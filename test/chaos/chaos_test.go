@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,6 +71,69 @@ func TestAScheduleIsReadAsItWasWritten(t *testing.T) {
 	for k := range words {
 		if !kinds[k] {
 			t.Errorf("no seed draws %s", k)
+		}
+	}
+}
+
+// What was hit is a schedule that hits the same; what did nothing is not in it.
+func TestWhatWasHitIsASchedule(t *testing.T) {
+	r := &round{dir: t.TempDir(), out: io.Discard}
+	var text strings.Builder
+	r.resolved = &text
+	r.c = &cluster{nodes: []*node{{name: "n1"}, {name: "n2"}}}
+	hit, err := parseFault(strings.Fields("2s kill n2 1s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.note(hit, nil)
+	r.note(Fault{At: time.Second, Kind: "kill", Args: []string{"leader"}, For: time.Second}, nothing("nobody leads"))
+	got, err := readSchedule(strings.NewReader(text.String()))
+	if err != nil || len(got) != 1 || got[0].String() != hit.String() {
+		t.Errorf("%v, %v, from\n%s", got, err, text.String())
+	}
+	if !strings.Contains(text.String(), "kill leader 1s: nobody leads") || len(r.errs) > 0 {
+		t.Errorf("%s\n%v", text.String(), r.errs)
+	}
+	word := "n2"
+	if n, err := r.node(t.Context(), &word); err != nil || n != r.c.nodes[1] {
+		t.Errorf("%v, %v", n, err)
+	}
+	if _, err := r.node(t.Context(), new(string)); err == nil {
+		t.Error("there is a node without a name")
+	}
+}
+
+// A fault counts when it met something, and a process is hit once at a time.
+func TestOnlyFaultsThatMetSomethingCount(t *testing.T) {
+	r := &round{out: io.Discard}
+	for _, met := range []func() (bool, error){nil, func() (bool, error) { return false, nil }, func() (bool, error) { return true, nil }} {
+		r.end(Fault{Kind: "cut"}, &effect{met: met, end: func() error { return nil }})
+	}
+	if r.injected != 2 || len(r.errs) > 0 {
+		t.Errorf("%d faults, %v", r.injected, r.errs)
+	}
+	p, err := start(exec.Command("sleep", "60"), filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &clientProc{name: "c1", proc: p}
+	r.clients = []*clientProc{k}
+	ask := func(kind string) (*effect, error) {
+		return r.begin(t.Context(), &Fault{Kind: kind, Args: []string{"c1"}})
+	}
+	var not nothing
+	if e, err := ask("pause"); e == nil || err != nil {
+		t.Fatalf("pause: %v", err)
+	}
+	if e, err := ask("pause"); e != nil || !errors.As(err, &not) {
+		t.Errorf("a second pause: %v", err)
+	}
+	if e, err := ask("kill"); e == nil || err != nil || !p.ended() {
+		t.Errorf("kill: %v", err)
+	}
+	for _, kind := range []string{"kill", "pause"} {
+		if e, err := ask(kind); e != nil || !errors.As(err, &not) {
+			t.Errorf("%s of what is gone: %v", kind, err)
 		}
 	}
 }

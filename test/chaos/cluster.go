@@ -40,11 +40,11 @@ type node struct {
 	name, ns, ip, dir string
 	proc              *process // the last one
 
-	down, paused int
-	disk         []string // rules of internal/faults
-	clock        []string
-	suffered     bool // this process had errors from a disk
-	sample       *usage
+	down     int
+	disk     []string // rules of internal/faults
+	clock    []string
+	suffered bool // this process had errors from a disk
+	sample   *usage
 }
 
 func (n *node) addr() string { return net.JoinHostPort(n.ip, strconv.Itoa(config.DefaultPort)) }
@@ -54,8 +54,9 @@ func (n *node) file(name string) string { return filepath.Join(n.dir, name) }
 // process is one that was started.
 type process struct {
 	*exec.Cmd
-	gone chan struct{}
-	err  error // how it ended, once it is gone
+	gone   chan struct{}
+	err    error // how it ended, once it is gone
+	paused bool
 }
 
 // start starts a command, whose output is appended to a file.
@@ -95,6 +96,21 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
+// pause stops a process and returns what lets it go on; nil if it is gone or
+// stopped already.
+func (p *process) pause() (end func() error) {
+	if p.paused || p.ended() {
+		return nil
+	}
+	p.paused = true
+	p.signal(syscall.SIGSTOP)
+	return func() error {
+		p.paused = false
+		p.signal(syscall.SIGCONT)
+		return nil
+	}
+}
+
 // cluster is the nodes, on a bridge, and a session of the driver.
 type cluster struct {
 	bin, dir string
@@ -123,12 +139,13 @@ func commands(lines ...string) error {
 	return nil
 }
 
-func newCluster(ctx context.Context, o *options) (*cluster, error) {
+// newCluster makes a cluster in a directory of the given name.
+func newCluster(ctx context.Context, o *options, name string) (*cluster, error) {
 	bin, err := filepath.Abs(o.bin)
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{bin: bin, dir: o.dir}
+	c := &cluster{bin: bin, dir: filepath.Join(o.dir, name)}
 	_, _ = rand.Read(c.id[:]) // never fails
 	c.id[6], c.id[8] = c.id[6]&0x0f|0x40, c.id[8]&0x3f|0x80
 	if err := c.build(); err != nil {
@@ -246,6 +263,7 @@ func (c *cluster) stop() {
 		}
 		_ = command("ip netns del " + n.ns) // it may not have been made
 	}
+	_ = command("ip link del ashlar0") // it may not have been made
 }
 
 func (c *cluster) status(ctx context.Context) (*wire.Status, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -14,8 +15,20 @@ type event struct {
 	do func(context.Context)
 }
 
+// effect is a fault that has begun.
+type effect struct {
+	end func() error // takes it back
+	// met tells, just before the end, whether it met anything; nil: it did.
+	met func() (bool, error)
+}
+
+// nothing says why a fault does nothing.
+type nothing string
+
+func (n nothing) Error() string { return string(n) }
+
 // disturb carries out the schedule. Faults may overlap: each end takes back
-// what its begin did, and a process runs when nothing keeps it down.
+// what its begin did.
 func (r *round) disturb(ctx context.Context) error {
 	began := time.Now()
 	var queue []event
@@ -30,19 +43,11 @@ func (r *round) disturb(ctx context.Context) error {
 	}
 	for _, f := range r.schedule {
 		add(event{f.At, func(ctx context.Context) {
-			r.say("%v", f)
-			end, err := r.begin(ctx, f)
-			if err != nil {
-				r.errs = append(r.errs, fmt.Errorf("fault %q: %w", f, err))
-			}
-			if end != nil {
-				r.injected++
-				add(event{time.Since(began) + f.For, func(context.Context) {
-					r.say("over: %v", f)
-					if err := end(); err != nil {
-						r.errs = append(r.errs, fmt.Errorf("end of fault %q: %w", f, err))
-					}
-				}})
+			f.At, f.Args = time.Since(began).Round(time.Millisecond), slices.Clone(f.Args)
+			e, err := r.begin(ctx, &f)
+			r.note(f, err)
+			if e != nil {
+				add(event{time.Since(began) + f.For, func(context.Context) { r.end(f, e) }})
 			}
 		}})
 	}
@@ -63,6 +68,39 @@ func (r *round) disturb(ctx context.Context) error {
 	return nil
 }
 
+// note writes down what a fault hit and when. What did nothing is a comment.
+func (r *round) note(f Fault, err error) {
+	line := f.String()
+	var not nothing
+	switch {
+	case errors.As(err, &not):
+		line = fmt.Sprintf("# %v: %s, nothing happens", f, not)
+	case err != nil:
+		r.errs = append(r.errs, fmt.Errorf("fault %q: %w", f, err))
+	}
+	r.say("%s", line)
+	if _, err := fmt.Fprintln(r.resolved, line); err != nil {
+		r.errs = append(r.errs, err)
+	}
+}
+
+// end ends a fault, and counts it if it met anything.
+func (r *round) end(f Fault, e *effect) {
+	met, err := true, error(nil)
+	if e.met != nil {
+		met, err = e.met()
+	}
+	if met {
+		r.injected++
+		r.say("over: %v", f)
+	} else {
+		r.say("over: %v, which met nothing", f)
+	}
+	if err := errors.Join(err, e.end()); err != nil {
+		r.errs = append(r.errs, fmt.Errorf("end of fault %q: %w", f, err))
+	}
+}
+
 // watchNodes notes processes that ended and should not have.
 func (r *round) watchNodes() {
 	for _, n := range r.c.nodes {
@@ -73,108 +111,111 @@ func (r *round) watchNodes() {
 	}
 }
 
-// node finds a node by name; "leader" is the one that leads, nil if none does.
-func (r *round) node(ctx context.Context, name string) (*node, error) {
-	if name == "leader" {
+// node finds the node that a word of a fault names, and puts its name there
+// where it says "leader".
+func (r *round) node(ctx context.Context, word *string) (*node, error) {
+	if *word == "leader" {
 		s, err := r.c.status(ctx)
 		if err != nil || s.Leader == "" {
-			r.say("nobody leads: nothing happens")
-			return nil, nil
+			return nil, nothing("nobody leads")
 		}
-		name = s.Leader
-		r.say("%s leads", name)
+		*word = s.Leader
 	}
 	for _, n := range r.c.nodes {
-		if n.name == name {
+		if n.name == *word {
 			return n, nil
 		}
 	}
-	return nil, fmt.Errorf("there is no node %q", name)
+	return nil, fmt.Errorf("there is no node %q", *word)
 }
 
-// begin begins a fault and returns what ends it, nil if nothing happened.
-func (r *round) begin(ctx context.Context, f Fault) (end func() error, err error) {
-	if len(f.Args) > 0 {
-		for _, k := range r.clients {
-			if k.name == f.Args[0] {
-				return r.onClient(k, f)
-			}
-		}
-	}
+// begin begins a fault. Where nothing can happen the error is a nothing.
+func (r *round) begin(ctx context.Context, f *Fault) (*effect, error) {
 	if f.Kind == "killall" {
-		for _, n := range r.c.nodes {
-			n.proc.signal(syscall.SIGKILL)
-		}
-		var ends []func() error
-		for _, n := range r.c.nodes {
-			ends = append(ends, r.hold(n))
-		}
-		return func() (err error) {
-			for _, end := range ends {
-				if e := end(); e != nil {
-					err = e
-				}
-			}
-			return err
-		}, nil
+		return r.killAll()
 	}
-	n, err := r.node(ctx, f.Args[0])
-	if n == nil {
+	for _, k := range r.clients {
+		if k.name == f.Args[0] {
+			return r.onClient(k, f)
+		}
+	}
+	n, err := r.node(ctx, &f.Args[0])
+	if err != nil {
 		return nil, err
 	}
 	switch f.Kind {
 	case "kill":
+		if n.proc.ended() {
+			return nil, nothing(n.name + " is down")
+		}
 		return r.hold(n), nil
 	case "pause":
-		n.paused++
-		n.proc.signal(syscall.SIGSTOP)
-		return func() error {
-			if n.paused--; n.paused == 0 {
-				n.proc.signal(syscall.SIGCONT)
-			}
-			return nil
-		}, nil
+		if end := n.proc.pause(); end != nil {
+			return &effect{end: end}, nil
+		}
+		return nil, nothing(n.name + " is down or stopped")
 	case "disk", "setclock":
-		return r.onDisk(n, f)
+		return r.onRules(n, f)
 	}
 	return r.onLinks(ctx, n, f)
 }
 
+// killAll kills every node that runs.
+func (r *round) killAll() (*effect, error) {
+	var held []*effect
+	for _, n := range r.c.nodes {
+		n.proc.signal(syscall.SIGKILL) // all at once, before any is waited for
+	}
+	for _, n := range r.c.nodes {
+		if n.down == 0 {
+			held = append(held, r.hold(n))
+		}
+	}
+	if len(held) == 0 {
+		return nil, nothing("all are down")
+	}
+	return &effect{end: func() (err error) {
+		for _, e := range held {
+			err = errors.Join(err, e.end())
+		}
+		return err
+	}}, nil
+}
+
 // hold keeps a node down.
-func (r *round) hold(n *node) (end func() error) {
+func (r *round) hold(n *node) *effect {
 	n.down++
 	r.c.kill(n)
-	return func() error {
+	return &effect{end: func() error {
 		if n.down--; n.down == 0 {
 			return r.c.start(n)
 		}
 		return nil
-	}
+	}}
 }
 
 // onClient is a fault of a client process.
-func (r *round) onClient(k *clientProc, f Fault) (end func() error, err error) {
+func (r *round) onClient(k *clientProc, f *Fault) (*effect, error) {
 	switch f.Kind {
 	case "kill":
-		k.down++
+		if k.proc.ended() {
+			return nil, nothing(k.name + " is down")
+		}
 		k.proc.signal(syscall.SIGKILL)
 		<-k.proc.gone
-		return func() error {
-			if k.down--; k.down == 0 {
-				return r.startClient(k)
-			}
-			return nil
-		}, nil
+		return &effect{end: func() error { return r.startClient(k) }}, nil
 	case "pause":
-		k.proc.signal(syscall.SIGSTOP)
-		return func() error { k.proc.signal(syscall.SIGCONT); return nil }, nil
+		if end := k.proc.pause(); end != nil {
+			return &effect{end: end}, nil
+		}
+		return nil, nothing(k.name + " is down or stopped")
 	}
 	return nil, fmt.Errorf("%s is no fault of a client", f.Kind)
 }
 
-// onDisk changes the rules of a node. A process whose disk had errors is
+// onRules changes the rules of a node. A process whose disk had errors is
 // started again when the disk is mended, as an administrator would.
-func (r *round) onDisk(n *node, f Fault) (end func() error, err error) {
+func (r *round) onRules(n *node, f *Fault) (*effect, error) {
 	list, rule := &n.clock, "clock "
 	if f.Kind == "setclock" {
 		rule += f.Args[1]
@@ -184,7 +225,7 @@ func (r *round) onDisk(n *node, f Fault) (end func() error, err error) {
 	mend := f.Kind == "disk" && f.Args[2] != "stall" && f.Args[2] != "hang"
 	n.suffered = n.suffered || mend
 	*list = append(*list, rule)
-	return func() error {
+	return &effect{end: func() error {
 		i := slices.Index(*list, rule)
 		*list = slices.Delete(*list, i, i+1)
 		if err := r.c.writeRules(n); err != nil || !mend || n.down > 0 {
@@ -192,54 +233,13 @@ func (r *round) onDisk(n *node, f Fault) (end func() error, err error) {
 		}
 		r.c.kill(n)
 		return r.c.start(n)
-	}, r.c.writeRules(n)
-}
-
-// onLinks changes what a node's packets meet.
-func (r *round) onLinks(ctx context.Context, n *node, f Fault) (end func() error, err error) {
-	var rules []string
-	switch f.Kind {
-	case "cut", "deaf":
-		ip := clientIP
-		if f.Args[1] != "clients" {
-			m, err := r.node(ctx, f.Args[1])
-			if m == nil || m == n {
-				return nil, err
-			}
-			ip = m.ip
-		}
-		rules = []string{"INPUT -s " + ip + " -j DROP"}
-		if f.Kind == "cut" {
-			rules = append(rules, "OUTPUT -d "+ip+" -j DROP")
-		}
-	case "isolate":
-		rules = []string{"INPUT -i eth0 -j DROP", "OUTPUT -o eth0 -j DROP"}
-	case "mute":
-		rules = []string{"OUTPUT -o eth0 -j DROP"}
-	case "lossy":
-		rules = []string{"INPUT -i eth0 -m statistic --mode random --probability 0.2 -j DROP"}
-	case "refuse":
-		with := "tcp-reset"
-		if f.Args[1] == "icmp" {
-			with = "icmp-port-unreachable"
-		}
-		rules = []string{"INPUT -i eth0 -p tcp -j REJECT --reject-with " + with}
-	}
-	tables := func(verb string) error {
-		for _, rule := range rules {
-			if err := command("ip netns exec " + n.ns + " iptables -w " + verb + " " + rule); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return func() error { return tables("-D") }, tables("-A")
+	}}, r.c.writeRules(n)
 }
 
 // lift ends whatever a round left, so that nothing is wrong any more.
 func (r *round) lift() error {
 	for _, n := range r.c.nodes {
-		n.disk, n.clock, n.down, n.paused = nil, nil, 0, 0
+		n.disk, n.clock, n.down = nil, nil, 0
 		if err := r.c.writeRules(n); err != nil {
 			return err
 		}
@@ -247,6 +247,7 @@ func (r *round) lift() error {
 			return err
 		}
 		n.proc.signal(syscall.SIGCONT)
+		n.proc.paused = false
 		if n.proc.ended() {
 			if err := r.c.start(n); err != nil {
 				return err

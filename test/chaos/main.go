@@ -2,9 +2,10 @@
 // work on it, and checks afterwards that nothing was lost and nothing lied.
 // `make chaos` runs it for twenty minutes.
 //
-//	chaos -bin bin/ashlar -for 20m            rounds of faults, seeds in order
-//	chaos -bin bin/ashlar -seed 7 -rounds 1   one round
-//	chaos -bin bin/ashlar -schedule FILE      the faults in a file, once
+//	chaos -bin bin/ashlar -for 20m             rounds of faults, seeds in order
+//	chaos -bin bin/ashlar -short -rounds 100   many short ones, a line each
+//	chaos -bin bin/ashlar -seed 7 -rounds 1    one round
+//	chaos -bin bin/ashlar -schedule FILE       the faults in a file, once
 //
 // Three nodes, each master and chunkserver in one process, run in network
 // namespaces of their own on a bridge, inside a namespace of the command, so
@@ -13,12 +14,17 @@
 // disks and clocks fail by the rules of internal/faults.
 //
 // A round draws a schedule from its seed, prints it, writes it beside the
-// histories and carries it out. Then all faults are lifted, and within
+// histories and carries it out; what was hit when, which a schedule leaves open
+// where it says "leader", is written beside it as a schedule that hits the same
+// again. A fault counts if it met something: a process that ran, a packet that
+// was stopped. Then all faults are lifted, and within
 // repairTimeout every copy must be there; a scrub must find no difference;
 // everything is read once more; the histories of all clients must be
 // linearizable (test/history); descriptors, goroutines and memory of every
 // process must not have grown beyond a bound. What went wrong keeps its
-// directory, which is named.
+// directory, which is named. The cluster goes on into the next round; in the
+// short form a failed round does not end the run: its cluster is kept as it is
+// and the next round begins with a new one.
 //
 // The driver is one goroutine; recorders and what watches processes have
 // mutexes that are leaves. Nothing survives a crash but the directory.
@@ -29,10 +35,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -47,7 +53,12 @@ type options struct {
 	schedule string
 	faults   time.Duration
 	clients  int
+	short    bool
 }
+
+// shortFaults is how long faults begin in a round of the short form; they last
+// some seconds longer.
+const shortFaults = 14 * time.Second
 
 // insideEnv tells that this process is in a network namespace of its own.
 const insideEnv = "ASHLAR_CHAOS_INSIDE"
@@ -65,7 +76,11 @@ func main() {
 	flag.StringVar(&o.schedule, "schedule", "", "a file with the faults of the only round")
 	flag.DurationVar(&o.faults, "faults", 45*time.Second, "how long faults begin in a round")
 	flag.IntVar(&o.clients, "clients", 3, "client processes")
+	flag.BoolVar(&o.short, "short", false, fmt.Sprintf("many schedules: faults begin for %v in a round, which prints one line; a failed one does not end the run", shortFaults))
 	flag.Parse()
+	if o.short {
+		o.shorten()
+	}
 	if os.Getenv(insideEnv) == "" {
 		os.Exit(enter())
 	}
@@ -75,6 +90,19 @@ func main() {
 		fmt.Fprintf(os.Stderr, "chaos: %v\nchaos: everything is kept in %s\n", err, o.dir)
 		stop()
 		os.Exit(1) //nolint:gocritic // stop was called
+	}
+}
+
+// shorten sets what the short form has by itself and was not asked for
+// otherwise.
+func (o *options) shorten() {
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if !given["faults"] {
+		o.faults = shortFaults
+	}
+	if o.rounds > 0 && !given["for"] {
+		o.length = math.MaxInt64 // all of them
 	}
 }
 
@@ -95,45 +123,4 @@ func enter() int {
 	}
 	fmt.Fprintln(os.Stderr, "chaos: a network namespace needs root:", err)
 	return 1
-}
-
-// run carries out rounds until the time is over or one fails.
-func run(ctx context.Context, o *options) (err error) {
-	kept := o.dir != ""
-	if !kept {
-		if o.dir, err = os.MkdirTemp("", "ashlar-chaos-"); err != nil {
-			return err
-		}
-	} else if o.dir, err = filepath.Abs(o.dir); err != nil {
-		return err
-	}
-	var given Schedule
-	if o.schedule != "" {
-		if given, err = loadSchedule(o.schedule); err != nil {
-			return err
-		}
-		o.rounds = 1
-	}
-	c, err := newCluster(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer c.stop()
-	total, n := 0, 0
-	began := time.Now()
-	for ; (o.rounds == 0 || n < o.rounds) && (n == 0 || time.Since(began) < o.length); n++ {
-		r := newRound(c, o, o.seed+uint64(n), given)
-		err := r.run(ctx)
-		total += r.injected
-		if err != nil {
-			return fmt.Errorf("round with seed %d: %w\n%s\nagain: chaos -seed %d -rounds 1, or -schedule %s", r.seed, err, c.logs(), r.seed, r.file("schedule"))
-		}
-		fmt.Printf("round with seed %d: %s\n", r.seed, r.summary())
-	}
-	fmt.Printf("%d faults of %d schedules in %v: nothing lost, nothing wrong\n", total, n, time.Since(began).Round(time.Second))
-	if !kept {
-		c.stop()
-		return os.RemoveAll(o.dir)
-	}
-	return nil
 }

@@ -34,7 +34,6 @@ type clientProc struct {
 	name  string
 	proc  *process
 	stdin io.Closer
-	down  int
 }
 
 // round is one schedule carried out, with files and directories of its own.
@@ -43,11 +42,14 @@ type round struct {
 	o        *options
 	seed     uint64
 	dir      string
+	out      io.Writer // where its course is told
 	schedule Schedule
+	resolved io.Writer // what was hit, as a schedule
 	work     work
 	clients  []*clientProc
 	procs    int // client processes started
-	injected int
+	injected int // faults that met something
+	marks    int // rules made, to tell them apart
 	began    time.Time
 	errs     []error // what went wrong while faults came and went
 
@@ -57,27 +59,53 @@ type round struct {
 	usage    []string
 }
 
-func newRound(c *cluster, o *options, seed uint64, given Schedule) *round {
-	r := &round{c: c, o: o, seed: seed, dir: filepath.Join(o.dir, fmt.Sprintf("seed-%d", seed)), schedule: given, began: time.Now()}
+func newRound(c *cluster, o *options, seed uint64, given Schedule) (r *round, err error) {
+	r = &round{c: c, o: o, seed: seed, dir: filepath.Join(o.dir, fmt.Sprintf("seed-%d", seed)), out: os.Stdout, schedule: given, began: time.Now()}
 	if given == nil {
 		r.schedule = draw(seed, o.clients, o.faults)
 	}
-	return r
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if o.short {
+		if r.out, err = os.Create(r.file("log")); err != nil {
+			return nil, err
+		}
+	}
+	r.resolved, err = os.Create(r.file("resolved"))
+	return r, err
 }
 
 func (r *round) file(name string) string { return filepath.Join(r.dir, name) }
 
 func (r *round) say(format string, args ...any) {
-	fmt.Printf("%8.3fs %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
+	fmt.Fprintf(r.out, "%8.3fs %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 func (r *round) summary() string {
-	return fmt.Sprintf("%d faults, %d operations, %d answered, redundant %v after the last fault; %s", r.injected, r.ops, r.answered,
-		r.repaired.Round(time.Millisecond), strings.Join(r.usage, "; "))
+	s := fmt.Sprintf("%d faults, %d operations (%d without an answer), redundant %v after the last fault", r.injected, r.ops, r.ops-r.answered,
+		r.repaired.Round(time.Millisecond))
+	if r.o.short {
+		return fmt.Sprintf("%s, %v in all", s, time.Since(r.began).Round(time.Second))
+	}
+	return s + "; " + strings.Join(r.usage, "; ")
+}
+
+// forget removes the histories of a round of the short form that went well.
+func (r *round) forget() error {
+	if !r.o.short {
+		return nil
+	}
+	names, err := filepath.Glob(r.file("history-*"))
+	for _, name := range names {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
 }
 
 // run carries the round out and returns what is wrong.
 func (r *round) run(ctx context.Context) error {
+	defer r.close()
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
@@ -99,6 +127,15 @@ func (r *round) run(ctx context.Context) error {
 		err = r.finish(ctx)
 	}
 	return errors.Join(err, r.check())
+}
+
+// close ends what is written while the round runs.
+func (r *round) close() {
+	for _, w := range []io.Writer{r.resolved, r.out} {
+		if f, ok := w.(*os.File); ok && f != os.Stdout {
+			_ = f.Close() // what must be there was written
+		}
+	}
 }
 
 // finish lets the clients end and looks whether all is well again.
@@ -134,15 +171,17 @@ func (r *round) finish(ctx context.Context) error {
 
 // prepare makes what the clients work on and writes down the schedule.
 func (r *round) prepare(ctx context.Context) error {
-	if err := os.MkdirAll(r.dir, 0o755); err != nil {
-		return err
-	}
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "# seed %d, %d nodes, %d clients\n", r.seed, nodes, r.o.clients)
+	if _, err := r.resolved.Write(text.Bytes()); err != nil {
+		return err
+	}
 	for _, f := range r.schedule {
 		fmt.Fprintln(&text, f)
 	}
-	fmt.Printf("%s", text.Bytes())
+	if _, err := r.out.Write(text.Bytes()); err != nil {
+		return err
+	}
 	if err := os.WriteFile(r.file("schedule"), text.Bytes(), 0o644); err != nil {
 		return err
 	}

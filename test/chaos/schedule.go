@@ -29,7 +29,8 @@ import (
 //	13s setclock n1 1h 5s          its time of day
 //
 // Who is a node, "leader": the node that leads when the time comes, or for
-// some a client.
+// some a client. A process that is down or stopped is not killed or stopped
+// again.
 type Fault struct {
 	At   time.Duration
 	Kind string
