@@ -22,9 +22,12 @@ var ErrUndecided = errors.New("undecided in time")
 func Check(ops []Op, timeout time.Duration, dir string) error {
 	var errs []error
 	for _, part := range split(ops) {
-		model := blockModel
-		if part[0].Kind != BlockRead && part[0].Kind != BlockWrite {
-			model = namesModel
+		model := namesModel
+		switch n := len(part) - 1; {
+		case part[n].Kind == PowerLoss:
+			model = powerBlockModel
+		case ofBlocks(part[0].Kind):
+			model = blockModel
 		}
 		if err := checkPart(model, part, timeout, dir); err != nil {
 			errs = append(errs, err)
@@ -33,16 +36,30 @@ func Check(ops []Op, timeout time.Duration, dir string) error {
 	return errors.Join(errs...)
 }
 
+func ofBlocks(k Kind) bool {
+	return k == BlockRead || k == BlockWrite || k == BlockSync || k == PowerLoss
+}
+
 // split divides a history by key and kind of object, in the order of the keys.
+// A loss of power is part of every block's, and then, only then, syncs are.
 func split(ops []Op) [][]Op {
 	parts := map[string][]Op{}
 	var keys []string
+	var dark []Op
 	for _, o := range ops {
-		if o.Unknown() && (o.Kind == BlockRead || o.Kind == Lookup || o.Kind == List) {
-			continue // a read without an answer says nothing
+		if o.Kind == PowerLoss {
+			dark = append(dark, o)
+		}
+	}
+	for _, o := range ops {
+		switch {
+		case o.Unknown() && (o.Kind == BlockRead || o.Kind == BlockSync || o.Kind == Lookup || o.Kind == List):
+			continue // without an answer it says nothing
+		case o.Kind == PowerLoss, o.Kind == BlockSync && dark == nil:
+			continue
 		}
 		k := "names " + o.Key
-		if o.Kind == BlockRead || o.Kind == BlockWrite {
+		if ofBlocks(o.Kind) {
 			k = "block " + o.Key
 		}
 		if parts[k] == nil {
@@ -53,6 +70,9 @@ func split(ops []Op) [][]Op {
 	slices.Sort(keys)
 	out := make([][]Op, 0, len(keys))
 	for _, k := range keys {
+		if strings.HasPrefix(k, "block ") {
+			parts[k] = append(parts[k], dark...)
+		}
 		out = append(out, parts[k])
 	}
 	return out
@@ -126,22 +146,3 @@ func explain(model porcupine.Model, info porcupine.LinearizationInfo, ops []Op, 
 	errs = append(errs, porcupine.Visualize(model, info, page), page.Close())
 	return base + ".txt", errors.Join(errs...)
 }
-
-// blockModel is one block: a read returns what was written last. A write that
-// was not answered may have been one or not.
-var blockModel = (&porcupine.NondeterministicModel{
-	Init: func() []any { return []any{uint64(0)} },
-	Step: func(state, input, _ any) []any {
-		o := input.(*Op)
-		switch {
-		case o.Kind == BlockWrite && (o.Unknown() || o.GaveUp != 0):
-			return []any{o.Value, state}
-		case o.Kind == BlockWrite:
-			return []any{o.Value}
-		case o.Value == state.(uint64):
-			return []any{state}
-		}
-		return nil
-	},
-	DescribeOperation: func(input, _ any) string { return input.(*Op).String() },
-}).ToModel()

@@ -34,10 +34,12 @@ const LineMax = 1 << 20
 // Kind is what an operation does.
 type Kind string
 
-// The kinds. The first two are of blocks, the others of names.
+// The kinds. The first four are of blocks, the others of names.
 const (
 	BlockRead  Kind = "read"
 	BlockWrite Kind = "write"
+	BlockSync  Kind = "sync"   // of what was written to the block before
+	PowerLoss  Kind = "power"  // of machines, whatever the key
 	Create     Kind = "create" // exclusive
 	Unlink     Kind = "unlink"
 	Rename     Kind = "rename" // replaces what is there
@@ -67,6 +69,7 @@ type Op struct {
 	// create it is the identity that the file was made with, of a look-up the
 	// one that was found.
 	Value uint64 `json:"value,omitempty"`
+	Sync  bool   `json:"sync,omitempty"` // of a write: synced before it was answered
 	Name  string `json:"name,omitempty"`
 	To    string `json:"to,omitempty"` // of rename and link
 	// Errno is "" for success, or "exist" or "noent". An operation that
@@ -94,6 +97,9 @@ func (o *Op) String() string {
 	}
 	if o.Value != 0 {
 		s += fmt.Sprintf(" value %d", o.Value)
+	}
+	if o.Sync {
+		s += " synced"
 	}
 	if o.Links != 0 {
 		s += fmt.Sprintf(" links %d", o.Links)
@@ -173,7 +179,7 @@ func Read(r io.Reader) ([]Op, error) {
 
 func (o *Op) valid() error {
 	switch o.Kind {
-	case BlockRead, BlockWrite, Create, Unlink, Rename, Link, LinkTo, Lookup, List:
+	case BlockRead, BlockWrite, BlockSync, PowerLoss, Create, Unlink, Rename, Link, LinkTo, Lookup, List:
 	default:
 		return fmt.Errorf("no kind %q", o.Kind)
 	}

@@ -27,6 +27,14 @@ func late(call, gave int64, v uint64) Op {
 	return o
 }
 
+// synced makes a write one that was synced before it was answered.
+func synced(o Op) Op {
+	o.Sync = true
+	return o
+}
+
+func dark(call, ret int64) Op { return Op{Kind: PowerLoss, Call: call, Return: ret} }
+
 // other makes an operation one of another process.
 func other(o Op) Op {
 	o.Process = 2
@@ -67,6 +75,18 @@ func TestHistoriesThatCanBeTrueAreAcceptedAndOthersNot(t *testing.T) {
 		{"given up, late, another's write between", true, []Op{late(0, 2, 7), other(w(3, 4, 8)), r(5, 6, 8), r(7, 8, 7)}},
 		{"read of what nobody wrote", false, []Op{w(0, 1, 7), r(2, 3, 9)}},
 		{"unanswered reads say nothing", true, []Op{w(0, 1, 7), r(2, Never, 9)}},
+
+		{"synced and kept over a loss of power", true, []Op{synced(w(0, 1, 7)), dark(2, 3), r(4, 5, 7)}},
+		{"synced and lost with the power", false, []Op{synced(w(0, 1, 7)), dark(2, 3), r(4, 5, 0)}},
+		{"not synced and lost with the power", true, []Op{w(0, 1, 7), dark(2, 3), r(4, 5, 0)}},
+		{"not synced and lost before the power was", false, []Op{w(0, 1, 7), r(2, 3, 0), dark(4, 5), r(6, 7, 0)}},
+		{"written again after it was synced, and one of both kept", true, []Op{synced(w(0, 1, 7)), w(2, 3, 8), dark(4, 5), r(6, 7, 7)}},
+		{"what was before the synced one comes back", false, []Op{w(0, 1, 7), synced(w(2, 3, 8)), dark(4, 5), r(6, 7, 7)}},
+		{"synced by a call of its own", false, []Op{w(0, 1, 7), {Kind: BlockSync, Key: "b", Call: 2, Return: 3}, dark(4, 5), r(6, 7, 0)}},
+		{"a sync without an answer", true, []Op{w(0, 1, 7), {Kind: BlockSync, Key: "b", Call: 2, Return: Never}, dark(4, 5), r(6, 7, 0)}},
+		{"a write at the time of the sync", true, []Op{w(0, 4, 7), {Kind: BlockSync, Key: "b", Call: 2, Return: 5}, dark(6, 7), r(8, 9, 0)}},
+		{"found after one loss of power, lost by the next", true, []Op{w(0, 1, 7), dark(2, 3), r(4, 5, 7), dark(6, 7), r(8, 9, 0)}},
+		{"lost, and there again without another", false, []Op{w(0, 1, 7), dark(2, 3), r(4, 5, 0), r(8, 9, 7)}},
 
 		{"created once", true, []Op{n(Create, 0, 5, "a", 1, ""), n(Create, 0, 5, "a", 2, "exist"), look(6, 7, "a", 1, 1)}},
 		{"created twice", false, []Op{n(Create, 0, 5, "a", 1, ""), n(Create, 0, 5, "a", 2, "")}},

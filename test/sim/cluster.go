@@ -28,6 +28,8 @@ type Config struct {
 	RepairAfter  time.Duration
 	NoWitness    bool // no proof of death
 	Durable      bool // every write is synced before it is answered
+	Mixed        bool // some are, and power fails
+	Lone         bool // the power of one machine fails, once, and nothing else
 	Log          io.Writer
 	Events       io.Writer // every event of the trace
 }

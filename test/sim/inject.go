@@ -6,6 +6,7 @@ import (
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/wire"
+	"github.com/ashlarfs/ashlar/test/history"
 )
 
 // inject carries out a fault and arranges its end. It runs as nobody: the
@@ -58,18 +59,10 @@ func (r *run) begin(f Fault) (end func()) {
 		}
 	case power:
 		if m != nil {
-			m.power(false)
-			return func() { m.power(true) }
+			return r.powerless(m)
 		}
 	case dark:
-		for _, m := range r.c.machines {
-			m.power(false)
-		}
-		return func() {
-			for _, m := range r.c.machines {
-				m.power(true)
-			}
-		}
+		return r.powerless(r.c.machines...)
 	case cut, deaf, isolate, slow, lossy:
 		return r.links(f)
 	case reset:
@@ -90,6 +83,23 @@ func (r *run) begin(f Fault) (end func()) {
 		}
 	}
 	return nil
+}
+
+// powerless switches machines off, and on again when it is over. What was not
+// synced may be lost then, unless this is the only failure of the run.
+func (r *run) powerless(ms ...*Machine) func() {
+	o := history.Op{Kind: history.PowerLoss, Call: int64(r.c.trace.Now())}
+	for _, m := range ms {
+		m.power(false)
+	}
+	return func() {
+		for _, m := range ms {
+			m.power(true)
+		}
+		if o.Return = int64(r.c.trace.Now()); r.c.conf.Mixed && !r.c.conf.Lone {
+			r.rec.Add(o)
+		}
+	}
 }
 
 // hosts returns the names of all machines and clients.

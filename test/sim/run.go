@@ -78,7 +78,7 @@ func Run(conf Config, schedule Schedule, dir string) (*Result, error) {
 	}
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	dark := slices.ContainsFunc(schedule, func(f Fault) bool { return f.Kind == "dark" })
+	dark := slices.ContainsFunc(schedule, func(f Fault) bool { return f.Kind == dark || f.Kind == power && conf.Mixed && !conf.Lone })
 	for i := range r.c.torn {
 		r.c.errs = append(r.c.errs, r.c.torn[i].judge(ops, dark))
 	}

@@ -31,7 +31,7 @@ type Fault struct {
 const (
 	kill    = "kill"     // a process, started again after
 	pause   = "pause"    // a process or client, woken after
-	power   = "power"    // a machine, switched on after; only where all is synced
+	power   = "power"    // a machine, switched on after; where writes are synced
 	dark    = "dark"     // the power of all machines
 	cut     = "cut"      // a link, both ways
 	deaf    = "deaf"     // a link, one way: Who does not hear Arg
@@ -149,11 +149,15 @@ func parseFault(w []string) (f Fault, err error) {
 // Shape draws the configuration of a seed.
 func Shape(seed uint64) Config {
 	rng := rand.New(rand.NewPCG(seed, 3))
-	return Config{
+	conf := Config{
 		Seed: seed, Masters: 3 + 2*(rng.IntN(5)/4), Chunkservers: 3 + rng.IntN(4), DisksEach: 1 + rng.IntN(4)/3, Clients: 2 + rng.IntN(2),
 		Replicas: 2 + rng.IntN(4)/3, LogBytes: []int64{16 << 10, 256 << 10, 64 << 20}[rng.IntN(3)],
 		RepairAfter: []time.Duration{5 * time.Second, time.Hour}[rng.IntN(2)], Durable: rng.IntN(2) == 0, NoWitness: rng.IntN(5) == 0,
 	}
+	if rng = rand.New(rand.NewPCG(seed, 6)); !conf.Durable && rng.IntN(2) == 0 {
+		conf.Mixed, conf.Lone = true, rng.IntN(3) == 0
+	}
+	return conf
 }
 
 // draw makes the faults of a seed for a cluster.
@@ -172,6 +176,9 @@ func draw(conf Config, length time.Duration) Schedule {
 	}
 	if conf.Durable {
 		weights[power], weights[dark] = 6, 1
+	}
+	if conf.Mixed {
+		weights[power], weights[dark] = 4, 3
 	}
 	for _, k := range sortedKeys(weights) {
 		weights[k] *= []int{0, 1, 1, 3}[rng.IntN(4)]
@@ -208,6 +215,10 @@ func draw(conf Config, length time.Duration) Schedule {
 			if f.Arg = machine(); rng.IntN(4) == 0 {
 				f.Arg = client()
 			}
+		}
+		if conf.Lone { // the first time and machine drawn
+			f.Kind, f.Arg, f.Disk = power, "", 0
+			return Schedule{f}
 		}
 		out = append(out, f)
 	}
