@@ -51,8 +51,9 @@ run() {
 		stage unit 240 -p 1 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/test/stall\$" -e "^$module/test/chaos\$" -e "^$module/cmd/ashlar\$")
 		;;
 	sim)
-		# The same seeds every time, as many as fit; make sim tries others.
-		simulate 180 -from 1 -for 60s
+		# The same seeds every time, as many as fit into five minutes of two
+		# processors, those that run twice included; make sim tries others.
+		simulate 180 -from 1 -for 140s
 		;;
 	script)
 		stage script 180 ./cmd/ashlar
