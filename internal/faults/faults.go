@@ -1,13 +1,16 @@
 // Package faults makes a real process suffer what its disks and clock may do
 // to it: it reads rules from a file, follows changes of it, and gives a
-// vfs.FS and a clock.Clock that obey them. It is for tests of whole processes:
-// `ashlar serve` has it only where the environment names such a file. What
-// happens at each operation is injected by vfs/errfs; how a rule is written is
-// above parse.
+// vfs.FS and a clock.Clock that obey them. Operations fail, wait, or read a bit
+// that is wrong, each N-th or by chance; a disk is full or read-only or says
+// that less is free than is; the time of day jumps. It is for tests of whole
+// processes: `ashlar serve` has it only where the environment names such a
+// file. What happens at each operation is injected by vfs/errfs; how a rule is
+// written is above parse. The log says when a rule strikes first (Struck).
 //
-// It does not reach memory maps once they are made, nor the network.
+// It does not reach memory maps once they are made, nor the network. Chance is
+// not seeded: a schedule of faults repeats, what exactly they hit does not.
 //
-// Lock order: Set.mu is a leaf. What survives a crash is what survives on the
+// Lock order: Set.mu is above the log's own lock and otherwise a leaf. What survives a crash is what survives on the
 // disk below; rules are read anew by the next process.
 package faults
 
@@ -19,6 +22,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"time"
@@ -30,6 +34,10 @@ import (
 
 // Env names the file of rules.
 const Env = "ASHLAR_FAULTS"
+
+// Struck is the message in the log when a rule strikes for the first time; its
+// attribute "rule" is the rule as it was written.
+const Struck = "an injected fault strikes"
 
 // Limits and times.
 const (
@@ -76,7 +84,7 @@ func Open(ctx context.Context, file string, log *slog.Logger) (*Set, error) {
 func (s *Set) Clock() clock.Clock { return s.clock }
 
 // FS returns inner under the rules.
-func (s *Set) FS(inner vfs.FS) vfs.FS { return fullFS{errfs.Wrap(inner, s.inject), s} }
+func (s *Set) FS(inner vfs.FS) vfs.FS { return shownFS{errfs.Wrap(inner, s.inject), s} }
 
 // read reads a file of rules.
 func read(file string) ([]byte, error) {
@@ -139,6 +147,16 @@ func (s *Set) set(p *plan) {
 	s.log.Warn("injected faults now", "rules", p.lines)
 }
 
+// strike notes that a rule did something, in the log when it is the first time
+// since the rule came into force: whoever wrote the rule learns that it was met.
+// Set.mu must be held.
+func (s *Set) strike(r *rule) {
+	if !r.struck {
+		r.struck = true
+		s.log.Warn(Struck, "rule", r.text)
+	}
+}
+
 // inject is asked before each operation (errfs.Injector). Every rule that
 // concerns it counts it; the first that strikes decides.
 func (s *Set) inject(op errfs.Op) error {
@@ -148,13 +166,16 @@ func (s *Set) inject(op errfs.Op) error {
 	for _, r := range s.rules {
 		if r.concerns(op) && r.strikes() && hit == nil {
 			hit = r
+			s.strike(r)
 		}
 	}
 	s.mu.Unlock()
-	if hit == nil || hit.stall == 0 {
-		if hit == nil {
-			return nil
-		}
+	switch {
+	case hit == nil:
+		return nil
+	case hit.flip:
+		return errfs.FlipBit(rand.Uint64())
+	case hit.stall == 0:
 		return hit.err
 	}
 	t := time.NewTimer(hit.stall)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +33,7 @@ func TestWrongRulesAreRefusedByLine(t *testing.T) {
 		{"disk /a empty", `no operation "empty"`},
 		{"disk /a full now", `"now" is too much`},
 		{"disk /a readonly every 2", `"every 2" is too much`},
-		{"disk /a read", "want error or stall"},
+		{"disk /a read", "want error, stall or flip"},
 		{"disk /a read fail", `does not "fail"`},
 		{"disk /a sync stall", "want a time"},
 		{"disk /a sync stall -1s", "want a duration"},
@@ -41,6 +42,18 @@ func TestWrongRulesAreRefusedByLine(t *testing.T) {
 		{"disk /a write error every", "want every N"},
 		{"disk /a write error every 0", "want a number"},
 		{"disk /a write error every 3 times", `"times" is too much`},
+		{"disk /a write error chance", "want every N, chance P%"},
+		{"disk /a write error chance 5", "want a percentage"},
+		{"disk /a write error chance 0%", "want a percentage"},
+		{"disk /a write error chance 101%", "want a percentage"},
+		{"disk /a write error chance NaN%", "want a percentage"},
+		{"disk /a write error chance 5% every 3", `"every 3" is too much`},
+		{"disk /a write flip", "only what is read is flipped"},
+		{"disk /a any flip", "only what is read is flipped"},
+		{"disk /a read flip 3", "want every N"},
+		{"disk /a free", "want a size after free"},
+		{"disk /a free lots", `"lots" is not a size`},
+		{"disk /a free 1 MiB", `"MiB" is too much`},
 	} {
 		if _, err := parse([]byte(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %q", c.text, err, c.want)
@@ -79,6 +92,110 @@ func TestARuleStrikesWhatItSays(t *testing.T) {
 				t.Errorf("%q at time %d of %+v: %v, want %v", c.rules, i+1, c.op, got, want)
 			}
 		}
+	}
+}
+
+// set returns rules in force, and their log.
+func set(t *testing.T, rules string) (*Set, *logs) {
+	t.Helper()
+	p, err := parse([]byte(rules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &logs{}
+	s := &Set{clock: clock.NewShifted(clock.Real), log: slog.New(slog.NewTextHandler(l, nil))}
+	s.set(p)
+	return s, l
+}
+
+func TestChanceStrikesAboutAsOftenAsItSays(t *testing.T) {
+	s, _ := set(t, "disk /a write error chance 20%")
+	hits := 0
+	for range 10000 {
+		if err := s.inject(errfs.Op{Kind: errfs.Write, Path: "/a/b"}); err != nil {
+			hits++
+		}
+	}
+	if hits < 1600 || hits > 2400 { // ten standard deviations
+		t.Errorf("%d of 10000 failed", hits)
+	}
+}
+
+func TestOneBitOfWhatIsReadIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := set(t, "disk "+dir+" read flip")
+	content := bytes.Repeat([]byte{0x5a}, 4096)
+	f, err := s.FS(vfs.OS).Create(filepath.Join(dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
+	places := map[int]bool{}
+	for range 50 {
+		got := make([]byte, len(content))
+		if _, err := f.ReadAt(got, 0); err != nil {
+			t.Fatal(err)
+		}
+		wrong := 0
+		for i := range got {
+			if d := got[i] ^ content[i]; d != 0 {
+				wrong += bits.OnesCount8(d)
+				places[i] = true
+			}
+		}
+		if wrong != 1 {
+			t.Fatalf("%d bits are wrong", wrong)
+		}
+	}
+	if len(places) < 10 {
+		t.Errorf("the wrong bits are in %d places", len(places))
+	}
+	if disk, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(disk, content) {
+		t.Errorf("the file itself changed (%v)", err)
+	}
+}
+
+func TestAScarceDiskShowsLessAndFailsNothing(t *testing.T) {
+	dir := t.TempDir()
+	s, log := set(t, "disk "+dir+" free 1MiB\ndisk "+dir+"/other free 1KiB")
+	fsys := s.FS(vfs.OS)
+	if u, err := fsys.Usage(dir); err != nil || u.Free != 1<<20 || u.Total <= 1<<20 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	f, err := fsys.Create(filepath.Join(dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("x"), 0); err != nil || f.Close() != nil {
+		t.Errorf("a write: %v", err)
+	}
+	if n := strings.Count(log.String(), Struck); n != 1 {
+		t.Errorf("%d rules struck: %s", n, log.String())
+	}
+	if free := s.free(dir, 5); free != 5 {
+		t.Errorf("a disk with 5 bytes free shows %d", free)
+	}
+}
+
+// Who wrote a rule learns once, by its words, that something met it.
+func TestTheLogSaysWhenARuleStrikes(t *testing.T) {
+	s, log := set(t, "disk /a write error every 2\n  disk /b  full")
+	told := func() int { return strings.Count(log.String(), Struck) }
+	write := func(path string) { _ = s.inject(errfs.Op{Kind: errfs.Write, Path: path}) }
+	if write("/a/x"); told() != 0 {
+		t.Errorf("the first write is not hit: %s", log.String())
+	}
+	for range 5 {
+		write("/a/x")
+	}
+	if told() != 1 || !strings.Contains(log.String(), `rule="disk /a write error every 2"`) {
+		t.Errorf("it struck: %s", log.String())
+	}
+	if write("/b"); told() != 2 || !strings.Contains(log.String(), `rule="disk /b  full"`) {
+		t.Errorf("so did the other: %s", log.String())
 	}
 }
 
@@ -211,7 +328,8 @@ func TestADiskWithoutRulesIsADisk(t *testing.T) {
 
 // Whatever is accepted says what it does, and can be written again.
 func FuzzRules(f *testing.F) {
-	for _, s := range []string{"", "clock +1h", "disk /a full\n# x\n", "disk /a any stall 3s every 7", "disk /a read error every 2"} {
+	for _, s := range []string{"", "clock +1h", "disk /a full\n# x\n", "disk /a any stall 3s every 7", "disk /a read error every 2",
+		"disk /a write error chance 0.5%", "disk /a read flip chance 100%", "disk /a free 1.5GiB\ndisk /a read flip every 9"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -220,7 +338,14 @@ func FuzzRules(f *testing.F) {
 			return
 		}
 		for _, r := range p.rules {
-			if r.kinds == 0 || r.every < 1 || (r.err == nil) == (r.stall == 0) || r.prefix[0] != '/' {
+			does := 0
+			for _, d := range []bool{r.err != nil, r.stall > 0, r.flip, r.scarce} {
+				if d {
+					does++
+				}
+			}
+			often := r.every >= 1 && r.chance == 0 || r.every == 0 && r.chance > 0 && r.chance <= 1
+			if does != 1 || !often || (r.kinds == 0) != r.scarce || r.prefix[0] != '/' || r.text == "" || r.flip && r.kinds != errfs.Read {
 				t.Errorf("%q was taken as %+v", text, r)
 			}
 		}

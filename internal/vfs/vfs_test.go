@@ -193,6 +193,25 @@ func TestErrfsFlipsABit(t *testing.T) {
 	}
 }
 
+func TestErrfsFlipsTheBitThatIsNamed(t *testing.T) {
+	bit := errfs.FlipBit(8*3 + 5)
+	fsys := errfs.Wrap(vfs.NewMem(), func(op errfs.Op) error {
+		if op.Kind == errfs.Read && op.Path == "/a" || op.Kind == errfs.Write && op.Path == "/b" {
+			return bit
+		}
+		return nil
+	})
+	put(t, fsys, "/a", "hello", false)
+	put(t, fsys, "/b", "hello", false)
+	if a, b := get(fsys, "/a"), get(fsys, "/b"); a != "helLo" || b != "helLo" {
+		t.Errorf("read %q and %q", a, b)
+	}
+	bit += 8 * 5 // once around
+	if a := get(fsys, "/a"); a != "helLo" {
+		t.Errorf("read %q", a)
+	}
+}
+
 func TestErrfsStallsUntilReleased(t *testing.T) {
 	release, done := make(chan struct{}), make(chan error)
 	fsys := errfs.Wrap(vfs.NewMem(), errfs.StallUntil(errfs.Sync, "/", release))

@@ -1,13 +1,22 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/ashlarfs/ashlar/internal/faults"
 )
+
+// lineMax is the longest line of a log that is read.
+const lineMax = 1 << 20
 
 // event is the begin or the end of a fault.
 type event struct {
@@ -213,27 +222,68 @@ func (r *round) onClient(k *clientProc, f *Fault) (*effect, error) {
 	return nil, fmt.Errorf("%s is no fault of a client", f.Kind)
 }
 
-// onRules changes the rules of a node. A process whose disk had errors is
-// started again when the disk is mended, as an administrator would.
+// onRules changes the rules of a node. What its disk does counts if the process
+// says that it struck.
 func (r *round) onRules(n *node, f *Fault) (*effect, error) {
-	list, rule := &n.clock, "clock "
 	if f.Kind == "setclock" {
-		rule += f.Args[1]
-	} else {
-		list, rule = &n.disk, "disk "+n.file(f.Args[1])+" "+diskFaults[f.Args[2]]
+		if n.proc.ended() {
+			return nil, nothing(n.name + " is down")
+		}
+		return r.rule(n, &n.clock, "clock "+f.Args[1], nil)
 	}
-	mend := f.Kind == "disk" && f.Args[2] != "stall" && f.Args[2] != "hang"
-	n.suffered = n.suffered || mend
+	d := diskFaults[f.Args[2]]
+	rule := "disk " + n.file(f.Args[1]) + " " + d.rule
+	log, err := os.Stat(n.file("log"))
+	if err != nil {
+		return nil, err
+	}
+	n.suffered = n.suffered || d.ends
+	e, err := r.rule(n, &n.disk, rule, func() error {
+		if n.down > 0 || !d.mend && !n.proc.ended() {
+			return nil
+		}
+		r.c.kill(n)
+		return r.c.start(n)
+	})
+	e.met = func() (bool, error) {
+		return n.said(log.Size(), fmt.Sprintf("%q node=%s rule=%q", faults.Struck, n.name, rule))
+	}
+	return e, err
+}
+
+// rule puts a rule into force, until the end of the effect, after which mend is
+// called.
+func (r *round) rule(n *node, list *[]string, rule string, mend func() error) (*effect, error) {
 	*list = append(*list, rule)
 	return &effect{end: func() error {
 		i := slices.Index(*list, rule)
 		*list = slices.Delete(*list, i, i+1)
-		if err := r.c.writeRules(n); err != nil || !mend || n.down > 0 {
-			return err
+		err := r.c.writeRules(n)
+		if err == nil && mend != nil {
+			err = mend()
 		}
-		r.c.kill(n)
-		return r.c.start(n)
+		return err
 	}}, r.c.writeRules(n)
+}
+
+// said tells whether a node's log has a text after an offset.
+func (n *node) said(from int64, text string) (bool, error) {
+	f, err := os.Open(n.file("log"))
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return false, err
+	}
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, lineMax)
+	for sc.Scan() {
+		if bytes.Contains(sc.Bytes(), []byte(text)) {
+			return true, nil
+		}
+	}
+	return false, sc.Err()
 }
 
 // lift ends whatever a round left, so that nothing is wrong any more.

@@ -25,7 +25,7 @@ import (
 //	9s refuse n2 tcp-reset 3s      what n2 is sent is answered with a reset: REJECT
 //	9s refuse n2 icmp 3s           ... with port unreachable
 //	10s lossy n2 3s                every fifth packet to n2 is lost
-//	12s disk n1 chunks full 3s     full readonly read write sync stall hang, of chunks or data
+//	12s disk n1 chunks full 3s     of chunks or data: a word of diskFaults
 //	13s setclock n1 1h 5s          its time of day
 //
 // Who is a node, "leader": the node that leads when the time comes, or for
@@ -46,12 +46,27 @@ func (f Fault) String() string {
 // Schedule is the faults of a round, in order.
 type Schedule []Fault
 
-// diskFaults are what a disk does, as rules of internal/faults without the
-// prefix.
-var diskFaults = map[string]string{
-	"full": "full", "readonly": "readonly",
-	"read": "read error every 7", "write": "write error every 11", "sync": "sync error every 5",
-	"stall": "sync stall 300ms", "hang": "any stall 6s every 50",
+// diskFault is what a disk does: a rule of internal/faults without the prefix,
+// and what comes of it.
+type diskFault struct {
+	rule string
+	// A process may end by itself (ends), and one whose disk had such errors is
+	// started again when the disk is mended (mend), as an administrator would.
+	ends, mend bool
+}
+
+var diskFaults = map[string]diskFault{
+	"full":     {"full", true, true},
+	"scarce":   {"free 1MiB", false, false}, // less than the reserve
+	"readonly": {"readonly", true, true},
+	"read":     {"read error every 7", true, true},
+	"write":    {"write error every 11", true, true},
+	"sync":     {"sync error every 5", true, true},
+	"flaky":    {"any error chance 2%", true, true},
+	"flip":     {"read flip chance 2%", true, false},
+	"stall":    {"sync stall 300ms", false, false},
+	"slow":     {"any stall 20ms chance 20%", false, false},
+	"hang":     {"any stall 6s every 50", false, false},
 }
 
 // words are what each kind of fault takes, between its name and its duration:
@@ -133,7 +148,7 @@ var weights = []struct {
 	weight int
 }{
 	{"kill", 6}, {"pause", 5}, {"killall", 1}, {"cut", 3}, {"deaf", 2}, {"isolate", 3}, {"mute", 2},
-	{"refuse", 4}, {"lossy", 1}, {"disk", 6}, {"setclock", 1},
+	{"refuse", 4}, {"lossy", 1}, {"disk", 8}, {"setclock", 1},
 }
 
 var likely = []int{0, 1, 1, 3}
@@ -178,11 +193,11 @@ func draw(seed uint64, clients int, length time.Duration) Schedule {
 		case "refuse":
 			f.Args = []string{node(), words["refuse"][1][rng.IntN(2)]}
 		case "disk":
-			where := "chunks"
-			if rng.IntN(3) == 0 {
+			where, what := "chunks", words["disk"][2][rng.IntN(len(diskFaults))]
+			if rng.IntN(3) == 0 && what != "scarce" { // masters keep no reserve
 				where = "data"
 			}
-			f.Args = []string{node(), where, words["disk"][2][rng.IntN(len(diskFaults))]}
+			f.Args = []string{node(), where, what}
 		case "setclock":
 			f.Args = []string{node(), []string{"1h", "-1h", "24h"}[rng.IntN(3)]}
 		}

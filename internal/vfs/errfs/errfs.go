@@ -8,9 +8,10 @@
 package errfs
 
 import (
-	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -54,13 +55,28 @@ type Op struct {
 }
 
 // Injector is asked before each operation. Its error is returned instead of
-// doing the operation, but Flip lets it happen with one bit wrong; an
+// doing the operation, but FlipBit lets it happen with one bit wrong; an
 // injector that blocks stalls the operation. It is called concurrently.
 type Injector func(Op) error
 
-// Flip, as the answer of an Injector to a Read or Write, flips the lowest bit
-// of the first byte.
-var Flip = errors.New("flip a bit")
+// FlipBit, as the answer of an Injector to a Read or Write, flips the bit of
+// that number, counted from the lowest bit of the first byte and, past the last
+// of what is read or written, from there again.
+type FlipBit uint64
+
+// Error implements error.
+func (b FlipBit) Error() string { return fmt.Sprintf("flip bit %d", uint64(b)) }
+
+// flip flips the bit in p.
+func (b FlipBit) flip(p []byte) {
+	if len(p) > 0 {
+		i := uint64(b) % (8 * uint64(len(p)))
+		p[i/8] ^= 1 << (i % 8)
+	}
+}
+
+// Flip is the lowest bit of the first byte.
+var Flip error = FlipBit(0)
 
 // ErrnoAt injects err at the n-th operation (from 1) of the kinds under a
 // path prefix, once.
@@ -124,10 +140,20 @@ type errFS struct {
 }
 
 func (e *errFS) ask(k Kind, name string) error {
-	if err := e.inject(Op{Kind: k, Path: name}); err != nil && err != Flip {
-		return &fs.PathError{Op: "injected", Path: name, Err: err}
+	_, err := e.judge(Op{Kind: k, Path: name})
+	return err
+}
+
+// judge asks the injector. It returns the bit to flip, nil for none.
+func (e *errFS) judge(op Op) (*FlipBit, error) {
+	switch err := e.inject(op).(type) { //nolint:errorlint // a FlipBit is an answer, and never wrapped
+	case nil:
+		return nil, nil
+	case FlipBit:
+		return &err, nil
+	default:
+		return nil, &fs.PathError{Op: "injected", Path: op.Path, Err: err}
 	}
-	return nil
 }
 
 func (e *errFS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
@@ -229,36 +255,30 @@ type errFile struct {
 	name string
 }
 
-func (f *errFile) ask(k Kind, off int64, n int) (flip bool, err error) {
-	err = f.e.inject(Op{Kind: k, Path: f.name, Off: off, Len: n})
-	if err == Flip {
-		return n > 0, nil
-	}
-	if err != nil {
-		return false, &fs.PathError{Op: "injected", Path: f.name, Err: err}
-	}
-	return false, nil
+func (f *errFile) ask(k Kind, off int64, n int) (*FlipBit, error) {
+	return f.e.judge(Op{Kind: k, Path: f.name, Off: off, Len: n})
 }
 
 func (f *errFile) ReadAt(p []byte, off int64) (int, error) {
-	flip, err := f.ask(Read, off, len(p))
+	bit, err := f.ask(Read, off, len(p))
 	if err != nil {
 		return 0, err
 	}
 	n, err := f.File.ReadAt(p, off)
-	if flip && n > 0 {
-		p[0] ^= 1
+	if bit != nil {
+		bit.flip(p[:n])
 	}
 	return n, err
 }
 
 func (f *errFile) WriteAt(p []byte, off int64) (int, error) {
-	flip, err := f.ask(Write, off, len(p))
+	bit, err := f.ask(Write, off, len(p))
 	if err != nil {
 		return 0, err
 	}
-	if flip {
-		p = append([]byte{p[0] ^ 1}, p[1:]...)
+	if bit != nil {
+		p = slices.Clone(p)
+		bit.flip(p)
 	}
 	return f.File.WriteAt(p, off)
 }
