@@ -13,11 +13,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/client"
 	"github.com/ashlarfs/ashlar/internal/clock"
 	"github.com/ashlarfs/ashlar/internal/object"
 	"github.com/ashlarfs/ashlar/test/history"
+	"github.com/ashlarfs/ashlar/test/names"
 )
 
 // clientVerb, as the first argument, makes this binary a client.
@@ -25,9 +25,9 @@ const clientVerb = "client"
 
 // work is what the clients of a round work on.
 type work struct {
-	Refs []object.Ref   // files, for blocks
-	Dirs []ashlar.Inode // directories, for names
-	Dir  string         // path of the round's directory, for files of the SDK
+	Refs  []object.Ref // files, for blocks
+	Trees []names.Tree // of names
+	Dir   string       // path of the round's directory, for files of the SDK
 }
 
 // clientMain works until its input ends, or it is killed.
@@ -87,12 +87,15 @@ func runClient(cluster, workFile, historyFile, name string, proc int, seed uint6
 	}()
 	notes := &notes{out: out}
 	var done sync.WaitGroup
-	for i, step := range []func(*worker){(*worker).blocks, (*worker).blocks, (*worker).names, (*worker).sdkFile} {
-		k := &worker{session: s, work: &w, sdk: sdk, notes: notes, id: workersMax*proc + i,
-			rng: rand.New(rand.NewPCG(seed, uint64(workersMax*proc+i)))}
+	var last *worker
+	for i, step := range []func(*worker){(*worker).blocks, (*worker).blocks, (*worker).sdkFile, (*worker).readNames, (*worker).changeNames} {
+		last = &worker{session: s, work: &w, sdk: sdk, notes: notes, id: workersMax*proc + i,
+			rng: rand.New(rand.NewPCG(seed, uint64(workersMax*proc+i))), cluster: cluster, log: log}
+		k := last
 		done.Go(func() { k.until(stop, step) })
 	}
 	done.Wait()
+	last.endNames()
 	cctx, ccancel := context.WithTimeout(context.Background(), askShort)
 	defer ccancel()
 	_ = sdk.close(cctx) // what has no answer may be lost with it

@@ -2,26 +2,23 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"time"
 
-	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/object"
 	"github.com/ashlarfs/ashlar/internal/wire"
 	"github.com/ashlarfs/ashlar/test/history"
+	"github.com/ashlarfs/ashlar/test/names"
 )
 
 // What clients do.
 const (
-	files       = 3 // files that blocks are in
-	blocksEach  = 4 // blocks used of each, a chunk apart
-	directories = 4
-	namesEach   = 3
-	workersMax  = 8 // of a process
-	thinkMax    = 60 * time.Millisecond
+	files      = 3 // files that blocks are in
+	blocksEach = 4 // blocks used of each, a chunk apart
+	workersMax = 8 // of a process
+	thinkMax   = 60 * time.Millisecond
 	// An operation in askShortOf is given up soon, the others are waited for
 	// longer than any fault.
 	askShort   = 2 * time.Second
@@ -39,6 +36,11 @@ type worker struct {
 	rng   *rand.Rand
 	count uint64
 	dirty bool // the last write of the SDK's file has no answer
+
+	cluster string // the client file
+	log     *slog.Logger
+	names   *names.Worker
+	leader  string // that the client followed when names were last read
 }
 
 // until works until stop is closed, and ends what it is asking.
@@ -81,25 +83,23 @@ func (w *worker) begin(o *history.Op) {
 // may still happen, has no answer.
 func (w *worker) end(o *history.Op, err error) {
 	o.Return = now()
+	word, ok := history.Errno(err)
 	switch {
 	case err == nil:
-	case errors.Is(err, ashlar.Exist):
-		o.Errno = "exist"
-	case errors.Is(err, ashlar.NotExist):
-		o.Errno = "noent"
+	case ok && o.Kind != history.BlockWrite:
+		o.Errno = word
 	default:
+		if o.Process != 0 {
+			o.GaveUp = o.Return
+		}
 		o.Return = history.Never
-		if !readOnly(o.Kind) {
+		if o.Kind.Changes() {
 			w.notes.lost(o)
 		}
 	}
-	if !o.Unknown() || !readOnly(o.Kind) {
+	if !o.Unknown() || o.Kind.Changes() {
 		w.notes.add(o)
 	}
-}
-
-func readOnly(k history.Kind) bool {
-	return k == history.BlockRead || k == history.Lookup || k == history.List
 }
 
 // endRead is end for a block that was read.
@@ -147,71 +147,6 @@ func (w *worker) blocks() {
 	}
 	w.begin(&o)
 	w.end(&o, w.store.WriteAt(ctx, ref, b, offset(ref, block), flags))
-}
-
-// names does one operation in a directory.
-func (w *worker) names() {
-	d := w.rng.IntN(len(w.work.Dirs))
-	dir := w.work.Dirs[d]
-	name := func() string { return string(rune('a' + w.rng.IntN(namesEach))) }
-	o := history.Op{Client: w.id, Key: fmt.Sprintf("dir%d", d), Name: name(), Call: now()}
-	to := name()
-	ctx, cancel := w.patience()
-	defer cancel()
-	what := w.rng.IntN(7)
-	if w.notes.full(o.Key) {
-		what = 5 + w.rng.IntN(2)
-	}
-	var e wire.Entry
-	switch what {
-	case 0, 1:
-		o.Kind, o.Value = history.Create, w.value()
-		w.begin(&o)
-		w.end(&o, w.conn.Do(ctx, ashlar.Cred{UID: uint32(o.Value), Checked: true},
-			&wire.Make{Parent: dir, Name: o.Name, Type: ashlar.TypeFile, Mode: 0o644, Exclusive: true}, &e))
-	case 2:
-		o.Kind = history.Unlink
-		w.begin(&o)
-		w.end(&o, w.do(ctx, &wire.Remove{Parent: dir, Name: o.Name}, &e))
-	case 3:
-		o.Kind, o.To = history.Rename, to
-		w.begin(&o)
-		w.end(&o, w.do(ctx, &wire.Rename{OldParent: dir, OldName: o.Name, NewParent: dir, NewName: o.To}, &e))
-	case 4:
-		if e, err := w.lookup(ctx, o, dir); err == nil {
-			o.Name, o.Kind, o.To, o.Value = "", history.LinkTo, to, uint64(e.Attr.UID)
-			w.begin(&o)
-			w.end(&o, w.do(ctx, &wire.Link{Inode: e.Attr.Inode, Parent: dir, Name: to}, &e))
-		}
-	case 5:
-		_ = w.list(ctx, o.Key, dir) // noted
-	default:
-		_, _ = w.lookup(ctx, o, dir) // noted
-	}
-}
-
-func (w *worker) lookup(ctx context.Context, o history.Op, dir ashlar.Inode) (e wire.Entry, err error) {
-	o.Kind = history.Lookup
-	err = w.do(ctx, &wire.Lookup{Parent: dir, Name: o.Name}, &e)
-	if err == nil {
-		o.Value, o.Links = uint64(e.Attr.UID), e.Attr.Nlink
-	}
-	w.end(&o, err)
-	return e, err
-}
-
-func (w *worker) list(ctx context.Context, key string, dir ashlar.Inode) error {
-	o := history.Op{Client: w.id, Kind: history.List, Key: key, Call: now(), Names: []string{}}
-	var rep wire.ReaddirReply
-	err := w.do(ctx, &wire.Readdir{Inode: dir, Limit: 100}, &rep)
-	for _, e := range rep.Entries {
-		if e.Name != "." && e.Name != ".." {
-			o.Names = append(o.Names, e.Name)
-		}
-	}
-	slices.Sort(o.Names)
-	w.end(&o, err)
-	return err
 }
 
 // sdkFile writes the client's own file through the SDK, or reads it. Reads

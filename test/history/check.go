@@ -3,117 +3,161 @@ package history
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
+)
+
+// Verdict is whether a part of a history can be true.
+type Verdict string
+
+// The verdicts.
+const (
+	True      Verdict = "true"
+	Untrue    Verdict = "untrue"
+	Undecided Verdict = "undecided" // in time
 )
 
 // ErrUndecided says that a part of a history took too long to check. It is
 // neither right nor wrong.
 var ErrUndecided = errors.New("undecided in time")
 
+// Part is a part of a history that is true or not by itself: a block, or a
+// tree of names.
+type Part struct {
+	Key     string
+	Ops     []Op
+	Verdict Verdict
+
+	model porcupine.Model
+	info  porcupine.LinearizationInfo
+}
+
 // Check tells whether a history can be true: nil if it is linearizable. The
 // time is for each key. What is wrong is written below dir, if that is not "",
-// as text and as a page that shows it.
+// as text, as a history, and as a page that shows it.
 func Check(ops []Op, timeout time.Duration, dir string) error {
+	parts, err := Divide(ops)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, part := range split(ops) {
-		model := namesModel
-		switch n := len(part) - 1; {
-		case part[n].Kind == PowerLoss:
-			model = powerBlockModel
-		case ofBlocks(part[0].Kind):
-			model = blockModel
-		}
-		if err := checkPart(model, part, timeout, dir); err != nil {
-			errs = append(errs, err)
-		}
+	for _, p := range parts {
+		p.Decide(timeout)
+		errs = append(errs, p.err(dir))
 	}
 	return errors.Join(errs...)
 }
 
-func ofBlocks(k Kind) bool {
-	return k == BlockRead || k == BlockWrite || k == BlockSync || k == PowerLoss
-}
-
-// split divides a history by key and kind of object, in the order of the keys.
-// A loss of power is part of every block's, and then, only then, syncs are.
-func split(ops []Op) [][]Op {
-	parts := map[string][]Op{}
-	var keys []string
+// Divide divides a history by key and kind of object, in the order of the
+// keys. A loss of power is part of every block's, and then, only then, syncs
+// are.
+func Divide(ops []Op) ([]*Part, error) {
 	var dark []Op
+	byKey := map[string]*Part{}
 	for _, o := range ops {
 		if o.Kind == PowerLoss {
 			dark = append(dark, o)
 		}
 	}
-	for _, o := range ops {
+	for _, o := range boundNames(ops) {
 		switch {
-		case o.Unknown() && (o.Kind == BlockRead || o.Kind == BlockSync || o.Kind == Lookup || o.Kind == List):
+		case o.Unknown() && !o.Kind.Changes():
 			continue // without an answer it says nothing
 		case o.Kind == PowerLoss, o.Kind == BlockSync && dark == nil:
 			continue
 		}
 		k := "names " + o.Key
-		if ofBlocks(o.Kind) {
+		if o.Kind.block() {
 			k = "block " + o.Key
 		}
-		if parts[k] == nil {
-			keys = append(keys, k)
+		if byKey[k] == nil {
+			byKey[k] = &Part{Key: o.Key}
 		}
-		parts[k] = append(parts[k], o)
+		byKey[k].Ops = append(byKey[k].Ops, o)
 	}
-	slices.Sort(keys)
-	out := make([][]Op, 0, len(keys))
-	for _, k := range keys {
-		if strings.HasPrefix(k, "block ") {
-			parts[k] = append(parts[k], dark...)
+	parts := make([]*Part, 0, len(byKey))
+	for _, k := range slices.Sorted(maps.Keys(byKey)) {
+		p := byKey[k]
+		if err := p.choose(dark); err != nil {
+			return nil, err
 		}
-		out = append(out, parts[k])
+		parts = append(parts, p)
 	}
-	return out
+	return parts, nil
 }
 
-func checkPart(model porcupine.Model, ops []Op, timeout time.Duration, dir string) error {
-	ops = bound(ops)
-	events := make([]porcupine.Operation, len(ops))
-	for i := range ops {
+// choose gives a part its model.
+func (p *Part) choose(dark []Op) error {
+	switch {
+	case !p.Ops[0].Kind.block():
+		n, err := newNumbers(p.Ops)
+		if err != nil {
+			return err
+		}
+		p.model = namesModel(n)
+		return nil
+	case dark == nil:
+		p.model = blockModel
+	default:
+		p.model = powerBlockModel
+	}
+	p.Ops = append(boundWrites(p.Ops), dark...)
+	return nil
+}
+
+// Decide looks for an order in which the part is true, for so long.
+func (p *Part) Decide(timeout time.Duration) {
+	events := make([]porcupine.Operation, len(p.Ops))
+	for i := range p.Ops {
+		o := &p.Ops[i]
 		// porcupine wants one operation of a client at a time; one that is
 		// never answered gets a client of its own.
-		events[i] = porcupine.Operation{ClientId: i, Input: &ops[i], Output: &ops[i], Call: ops[i].Call, Return: ops[i].Return}
+		events[i] = porcupine.Operation{ClientId: i, Input: o, Output: o, Call: o.Call, Return: o.Return}
 	}
-	result, info := porcupine.CheckOperationsVerbose(model, events, timeout)
+	result, info := porcupine.CheckOperationsVerbose(p.model, events, timeout)
+	p.info = info
 	switch result {
 	case porcupine.Ok:
-		return nil
-	case porcupine.Unknown:
-		return fmt.Errorf("history of %s, %d operations: %w", ops[0].Key, len(ops), ErrUndecided)
+		p.Verdict = True
+	case porcupine.Illegal:
+		p.Verdict = Untrue
+	default:
+		p.Verdict = Undecided
 	}
-	err := fmt.Errorf("history of %s, %d operations, is not linearizable", ops[0].Key, len(ops))
+}
+
+// err is the verdict as an error, explained below dir if that is not "".
+func (p *Part) err(dir string) error {
+	switch p.Verdict {
+	case True:
+		return nil
+	case Undecided:
+		return fmt.Errorf("history of %s, %d operations: %w", p.Key, len(p.Ops), ErrUndecided)
+	}
+	err := fmt.Errorf("history of %s, %d operations, is not linearizable", p.Key, len(p.Ops))
 	if dir == "" {
 		return err
 	}
-	where, werr := explain(model, info, ops, dir)
+	where, werr := p.Explain(dir)
 	return errors.Join(fmt.Errorf("%w: see %s", err, where), werr)
 }
 
-// bound gives writes that were given up the time until which they may take
-// effect: the end of the first write of the same process that was called
-// later and answered. The model lets them take none.
-func bound(ops []Op) []Op {
+// bound gives changes that were given up the time until which they may take
+// effect: the end of the first of the changes that follow it, which was called
+// later by the same process and answered. The model lets them take none.
+func bound(ops []Op, follows func(given, later *Op) bool) []Op {
 	out := slices.Clone(ops)
 	for i := range out {
 		w := &out[i]
-		if w.Kind != BlockWrite || !w.Unknown() || w.GaveUp == 0 {
+		if !w.Kind.Changes() || !w.Unknown() || w.GaveUp == 0 {
 			continue
 		}
 		for j := range ops {
 			l := &ops[j]
-			if l.Kind == BlockWrite && !l.Unknown() && l.Process == w.Process && l.Call >= w.GaveUp {
+			if l.Kind.Changes() && !l.Unknown() && l.Process == w.Process && l.Call >= w.GaveUp && follows(w, l) {
 				w.Return = min(w.Return, l.Return)
 			}
 		}
@@ -121,28 +165,13 @@ func bound(ops []Op) []Op {
 	return out
 }
 
-// explain writes a part that is wrong.
-func explain(model porcupine.Model, info porcupine.LinearizationInfo, ops []Op, dir string) (string, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	base := filepath.Join(dir, strings.Map(func(r rune) rune {
-		if r == '/' || r == ' ' {
-			return '_'
-		}
-		return r
-	}, ops[0].Key))
-	sorted := slices.Clone(ops)
-	slices.SortStableFunc(sorted, func(a, b Op) int { return int(min(1, max(-1, a.Call-b.Call))) })
-	var text strings.Builder
-	for i := range sorted {
-		fmt.Fprintln(&text, &sorted[i])
-	}
-	errs := []error{os.WriteFile(base+".txt", []byte(text.String()), 0o644)}
-	page, err := os.Create(base + ".html")
-	if err != nil {
-		return base + ".txt", errors.Join(append(errs, err)...)
-	}
-	errs = append(errs, porcupine.Visualize(model, info, page), page.Close())
-	return base + ".txt", errors.Join(errs...)
+// boundWrites is bound for the writes of one block.
+func boundWrites(ops []Op) []Op {
+	return bound(ops, func(_, _ *Op) bool { return true })
+}
+
+// boundNames is bound for changes of names, in whatever tree: a session's later
+// request tells that it does not wait for the earlier one any more.
+func boundNames(ops []Op) []Op {
+	return bound(ops, func(given, later *Op) bool { return !given.Kind.block() && !later.Kind.block() })
 }

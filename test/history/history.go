@@ -7,7 +7,7 @@
 // without effect is not recorded, except where the refusal itself is checked
 // (a name that exists already).
 //
-// Check divides a history by key, block or directory, and asks porcupine
+// Check divides a history by key, block or tree of names, and asks porcupine
 // whether each part is linearizable. A durable system's history goes on after
 // a crash: reads of the end, recorded as any other, show what was lost.
 //
@@ -17,12 +17,17 @@ package history
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"sync"
+
+	"github.com/ashlarfs/ashlar"
 )
 
 // Never is the time at which an operation without an answer returns.
@@ -41,16 +46,35 @@ const (
 	BlockSync  Kind = "sync"   // of what was written to the block before
 	PowerLoss  Kind = "power"  // of machines, whatever the key
 	Create     Kind = "create" // exclusive
+	Mkdir      Kind = "mkdir"
 	Unlink     Kind = "unlink"
-	Rename     Kind = "rename" // replaces what is there
-	Link       Kind = "link"   // of a name
-	LinkTo     Kind = "linkto" // of the file with identity Value
+	Rmdir      Kind = "rmdir"
+	Rename     Kind = "rename"     // replaces what is there
+	RenameNew  Kind = "rename-new" // refuses to
+	Exchange   Kind = "exchange"
+	Link       Kind = "link" // of the file with identity Value
 	Lookup     Kind = "lookup"
+	Stat       Kind = "stat" // of the file or directory with identity Value
 	List       Kind = "list"
 )
 
-// Op is one request and its answer. Key is the block or the directory; names
-// are within it. Times are nanoseconds on one clock.
+// kinds tells of each kind whether it changes something.
+var kinds = map[Kind]bool{
+	BlockRead: false, BlockWrite: true, BlockSync: false, PowerLoss: true, Create: true, Mkdir: true, Unlink: true, Rmdir: true, Rename: true, RenameNew: true,
+	Exchange: true, Link: true, Lookup: false, Stat: false, List: false,
+}
+
+// Changes tells whether an operation of the kind may change something.
+func (k Kind) Changes() bool { return kinds[k] }
+
+// block tells whether the kind is one of blocks.
+func (k Kind) block() bool {
+	return k == BlockRead || k == BlockWrite || k == BlockSync || k == PowerLoss
+}
+
+// Op is one request and its answer. Key is the block or the tree. Directories
+// are told by identity, 0 is the top of the tree. Times are nanoseconds on one
+// clock.
 type Op struct {
 	Client int    `json:"client"`
 	Kind   Kind   `json:"kind"`
@@ -61,26 +85,61 @@ type Op struct {
 	// GaveUp is when the client stopped waiting for an answer, 0 if it is not
 	// known; Process is whose session the operation was of. A write that was
 	// given up takes effect before a later write of the same process to the
-	// block is answered, or never (I-7).
+	// block is answered, or never (I-7); a change of names before any later
+	// change of names of the same process is answered, or never (I-3).
 	GaveUp  int64 `json:"gave_up,omitempty"`
 	Process int   `json:"process,omitempty"`
 
-	// Value is what was written or read; 0 is a block never written. Of a
-	// create it is the identity that the file was made with, of a look-up the
-	// one that was found.
+	// Value is what was written or read; 0 is a block never written. Of names
+	// it is an identity: that which Create and Mkdir gave, which Link and Stat
+	// are about, which a look-up found; of a change of names that was answered
+	// what was removed or moved, 0 if that is not known.
 	Value uint64 `json:"value,omitempty"`
 	Sync  bool   `json:"sync,omitempty"` // of a write: synced before it was answered
+	Dir   uint64 `json:"dir,omitempty"`
 	Name  string `json:"name,omitempty"`
-	To    string `json:"to,omitempty"` // of rename and link
-	// Errno is "" for success, or "exist" or "noent". An operation that
-	// returns Never has none.
-	Errno string   `json:"errno,omitempty"`
-	Links uint32   `json:"links,omitempty"` // of a look-up
-	Names []string `json:"names,omitempty"` // of a list, sorted
+	ToDir uint64 `json:"to_dir,omitempty"` // of renames, exchange and link
+	To    string `json:"to,omitempty"`
+	// Errno is "" for success, or a word of Errno. An operation that returns
+	// Never has none.
+	Errno string `json:"errno,omitempty"`
+	// Links is the link count afterwards: of a look-up and a stat always, of a
+	// change 0 if it is not known (of one that removes: if Value is not).
+	Links  uint32   `json:"links,omitempty"`
+	IsDir  bool     `json:"is_dir,omitempty"` // of a look-up and a stat
+	Names  []string `json:"names,omitempty"`  // of a list, sorted
+	Values []uint64 `json:"values,omitempty"` // of a list: whose they are, if that is known
 }
 
 // Unknown tells that the operation was not answered.
 func (o *Op) Unknown() bool { return o.Return == Never }
+
+// Errno is the word of an error of a change or look-up of names. ok is false
+// for one that leaves open what happened.
+func Errno(err error) (word string, ok bool) {
+	if err == nil {
+		return "", true
+	}
+	switch ashlar.KindOf(err) {
+	case ashlar.NotExist:
+		word = "noent"
+	case ashlar.Exist:
+		word = "exist"
+	case ashlar.NotDir:
+		word = "notdir"
+	case ashlar.IsDir:
+		word = "isdir"
+	case ashlar.NotEmpty:
+		word = "notempty"
+	case ashlar.Loop, ashlar.Invalid:
+		word = "inval"
+	case ashlar.NotOwner:
+		word = "perm"
+	case ashlar.Stale:
+		word = "stale"
+	}
+	return word, word != ""
+}
 
 // String is the operation as a line for people.
 func (o *Op) String() string {
@@ -89,11 +148,17 @@ func (o *Op) String() string {
 		end = "never"
 	}
 	s := fmt.Sprintf("%d..%s client %d %s %s", o.Call, end, o.Client, o.Kind, o.Key)
-	if o.Name != "" {
-		s += " " + o.Name
+	place := func(dir uint64, name string) string {
+		if dir == 0 {
+			return name
+		}
+		return fmt.Sprintf("%d/%s", dir, name)
+	}
+	if o.Name != "" || o.Dir != 0 {
+		s += " " + place(o.Dir, o.Name)
 	}
 	if o.To != "" {
-		s += " -> " + o.To
+		s += " -> " + place(o.ToDir, o.To)
 	}
 	if o.Value != 0 {
 		s += fmt.Sprintf(" value %d", o.Value)
@@ -107,8 +172,14 @@ func (o *Op) String() string {
 	if o.Names != nil {
 		s += fmt.Sprintf(" %v", o.Names)
 	}
+	if o.Values != nil {
+		s += fmt.Sprintf(" of %v", o.Values)
+	}
 	if o.Errno != "" {
 		s += " " + o.Errno
+	}
+	if o.GaveUp != 0 {
+		s += fmt.Sprintf(" given up at %d", o.GaveUp)
 	}
 	return s
 }
@@ -177,17 +248,39 @@ func Read(r io.Reader) ([]Op, error) {
 	return out, sc.Err()
 }
 
+// ReadNotes reads what a process noted that may have been killed: a change is
+// noted before it is asked for and again with its answer, so of each operation
+// the last line counts, and the last line of all may be half of one.
+func ReadNotes(text []byte) ([]Op, error) {
+	text = text[:bytes.LastIndexByte(text, '\n')+1]
+	all, err := Read(bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	type id struct {
+		client int
+		call   int64
+		kind   Kind
+		key    string
+	}
+	last := map[id]Op{}
+	for _, o := range all {
+		last[id{o.Client, o.Call, o.Kind, o.Key}] = o
+	}
+	return slices.SortedFunc(maps.Values(last), func(a, b Op) int {
+		return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Client, b.Client), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key))
+	}), nil
+}
+
 func (o *Op) valid() error {
-	switch o.Kind {
-	case BlockRead, BlockWrite, BlockSync, PowerLoss, Create, Unlink, Rename, Link, LinkTo, Lookup, List:
-	default:
-		return fmt.Errorf("no kind %q", o.Kind)
+	if _, ok := kinds[o.Kind]; !ok {
+		return fmt.Errorf("no kind %q; there are %v", o.Kind, slices.Sorted(maps.Keys(kinds)))
 	}
 	switch {
 	case o.Return < o.Call:
 		return fmt.Errorf("%s returns before its call", o.Kind)
-	case o.Errno != "" && o.Errno != "exist" && o.Errno != "noent":
-		return fmt.Errorf("no errno %q", o.Errno)
+	case o.Errno != "" && errnos[o.Errno] == 0:
+		return fmt.Errorf("no errno %q; there are %v", o.Errno, slices.Sorted(maps.Keys(errnos)))
 	case o.Unknown() && o.Errno != "":
 		return fmt.Errorf("%s has an answer and never returns", o.Kind)
 	}

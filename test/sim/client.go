@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -15,14 +14,14 @@ import (
 	"github.com/ashlarfs/ashlar/internal/rpc"
 	"github.com/ashlarfs/ashlar/internal/wire"
 	"github.com/ashlarfs/ashlar/test/history"
+	"github.com/ashlarfs/ashlar/test/names"
 )
 
 // What clients do.
 const (
-	objects      = 2 // files that blocks are in
-	blocksEach   = 4 // blocks used of each, a chunk apart
-	directories  = 3
-	namesEach    = 3
+	objects      = 2               // files that blocks are in
+	blocksEach   = 4               // blocks used of each, a chunk apart
+	trees        = 3               // of names
 	askTimeout   = 4 * time.Second // of one operation
 	thinkMax     = 40 * time.Millisecond
 	unansweredIn = 12 // operations without an answer, by part of the history: above it nobody asks any more
@@ -36,7 +35,7 @@ type client struct {
 	name  string
 	clock *hostClock
 	rng   *rand.Rand
-	dirs  []ashlar.Inode
+	trees []names.Tree
 	refs  []*object.Ref
 
 	node   uint32
@@ -87,10 +86,11 @@ func (k *client) close() error {
 	return err
 }
 
-// run starts the client's workers: one on blocks, one on names.
+// run starts the client's workers: one on blocks, one that changes names and
+// one that reads them.
 func (k *client) run(rec *history.Recorder) {
 	defer setNode(setNode(k.node))
-	for i, work := range []func(*worker){(*worker).blocks, (*worker).names} {
+	for i, work := range []func(*worker){(*worker).blocks, (*worker).changeNames, (*worker).readNames} {
 		w := &worker{client: k, rec: rec, id: 10*k.id + i, rng: rand.New(rand.NewPCG(k.c.conf.Seed, uint64(2000+10*k.id+i)))}
 		k.done.Go(func() {
 			for {
@@ -128,6 +128,9 @@ type worker struct {
 	id    int
 	rng   *rand.Rand
 	count uint64
+
+	names  *names.Worker
+	leader string // that the client followed when names were last looked at
 }
 
 // value returns an identity that no other operation has.
@@ -138,21 +141,17 @@ func (w *worker) value() uint64 {
 
 func (w *worker) now() int64 { return int64(w.c.trace.Now()) }
 
-// answer fills in how an operation ended. It is false if the operation was
-// certainly refused and says nothing.
-func (w *worker) answer(o *history.Op, err error) bool {
+// answer fills in how an operation ended. What is not an answer leaves open
+// what happened.
+func (w *worker) answer(o *history.Op, err error) {
 	o.Return, o.Process = w.now(), w.client.id
-	switch {
-	case err == nil:
-	case errors.Is(err, ashlar.Exist):
-		o.Errno = "exist"
-	case errors.Is(err, ashlar.NotExist):
-		o.Errno = "noent"
-	default:
+	word, ok := history.Errno(err)
+	if ok && (err == nil || o.Kind != history.BlockWrite && o.Kind != history.BlockSync) {
+		o.Errno = word
+	} else {
 		o.Return, o.GaveUp = history.Never, o.Return
 	}
 	w.c.trace.add("answer %s %v", o, err)
-	return true
 }
 
 // blocks reads or writes one block.
@@ -212,92 +211,6 @@ func (w *worker) answerRead(o *history.Op, b []byte, err error) {
 	w.rec.Add(*o)
 }
 
-// names does one operation in a directory.
-func (w *worker) names() {
-	d := w.rng.IntN(len(w.dirs))
-	dir := w.dirs[d]
-	name := func() string { return string(rune('a' + w.rng.IntN(namesEach))) }
-	o := history.Op{Client: w.id, Key: fmt.Sprintf("dir%d", d), Name: name(), To: name(), Call: w.now()}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	what := w.rng.IntN(7)
-	if w.c.unanswered.full(o.Key) {
-		what = 6
-	}
-	var e wire.Entry
-	ask := func(k history.Kind, cred ashlar.Cred, m wire.Message) error {
-		o.Kind = k
-		return w.conn.Do(ctx, cred, m, &e)
-	}
-	root := ashlar.Cred{Checked: true}
-	var err error
-	switch what {
-	case 0, 1:
-		o.To, o.Value = "", w.value()
-		err = ask(history.Create, ashlar.Cred{UID: uint32(o.Value), Checked: true},
-			&wire.Make{Parent: dir, Name: o.Name, Type: ashlar.TypeFile, Mode: 0o644, Exclusive: true})
-	case 2:
-		o.To = ""
-		err = ask(history.Unlink, root, &wire.Remove{Parent: dir, Name: o.Name})
-	case 3:
-		err = ask(history.Rename, root, &wire.Rename{OldParent: dir, OldName: o.Name, NewParent: dir, NewName: o.To})
-	case 4:
-		w.link(ctx, &o, dir)
-		return
-	case 5:
-		w.list(ctx, &o, dir)
-		return
-	default:
-		o.To = ""
-		err = ask(history.Lookup, root, &wire.Lookup{Parent: dir, Name: o.Name})
-		o.Value, o.Links = uint64(e.Attr.UID), e.Attr.Nlink
-	}
-	w.note(&o, err)
-}
-
-func (w *worker) note(o *history.Op, err error) {
-	if o.Kind == history.Lookup && err != nil {
-		o.Value, o.Links = 0, 0
-	}
-	w.answer(o, err)
-	w.c.unanswered.add(o)
-	w.rec.Add(*o)
-}
-
-// link finds a file and gives it a name: two operations, so the history has
-// the look-up, and the link only if what was found is still what the name
-// means; a link to a file by its inode is checked by what look-ups find.
-func (w *worker) link(ctx context.Context, o *history.Op, dir ashlar.Inode) {
-	o.Kind = history.Lookup
-	to := o.To
-	o.To = ""
-	var e wire.Entry
-	root := ashlar.Cred{Checked: true}
-	err := w.conn.Do(ctx, root, &wire.Lookup{Parent: dir, Name: o.Name}, &e)
-	o.Value, o.Links = uint64(e.Attr.UID), e.Attr.Nlink
-	w.note(o, err)
-	if err != nil {
-		return
-	}
-	l := history.Op{Client: w.id, Kind: history.LinkTo, Key: o.Key, To: to, Value: o.Value, Call: w.now()}
-	err = w.conn.Do(ctx, root, &wire.Link{Inode: e.Attr.Inode, Parent: dir, Name: to}, &e)
-	w.note(&l, err)
-}
-
-func (w *worker) list(ctx context.Context, o *history.Op, dir ashlar.Inode) {
-	o.Kind, o.Name, o.To = history.List, "", ""
-	var rep wire.ReaddirReply
-	err := w.conn.Do(ctx, ashlar.Cred{Checked: true}, &wire.Readdir{Inode: dir, Limit: 100}, &rep)
-	o.Names = []string{}
-	for _, e := range rep.Entries {
-		if e.Name != "." && e.Name != ".." {
-			o.Names = append(o.Names, e.Name)
-		}
-	}
-	slices.Sort(o.Names)
-	w.note(o, err)
-}
-
 // unanswered counts changes without an answer, by part of the history, which
 // make checking it slow.
 type unanswered struct {
@@ -312,7 +225,7 @@ func (u *unanswered) full(key string) bool {
 }
 
 func (u *unanswered) add(o *history.Op) {
-	if !o.Unknown() {
+	if !o.Unknown() || !o.Kind.Changes() {
 		return
 	}
 	u.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ashlarfs/ashlar"
@@ -52,6 +53,7 @@ type Cluster struct {
 	torn  []torn
 
 	unanswered unanswered
+	afresh     atomic.Int64 // reads of names answered by a leader new to the client
 }
 
 // newCluster makes the machines of a configuration; nothing runs yet.

@@ -63,7 +63,7 @@ func (r *run) begin(f Fault) (end func()) {
 		}
 	case dark:
 		return r.powerless(r.c.machines...)
-	case cut, deaf, isolate, slow, lossy:
+	case cut, deaf, isolate, alone, slow, lossy:
 		return r.links(f)
 	case reset:
 		r.c.net.Reset(f.Who, f.Arg)
@@ -134,6 +134,10 @@ func (r *run) links(f Fault) func() {
 	case isolate:
 		for _, h := range r.hosts() {
 			both(f.Who, h)
+		}
+	case alone:
+		for _, p := range r.c.masterPeers() {
+			both(f.Who, p.Name)
 		}
 	case slow:
 		on, off = func(l *link) { l.slow = 30 * time.Millisecond }, func(l *link) { l.slow = 0 }

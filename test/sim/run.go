@@ -13,6 +13,7 @@ import (
 	"github.com/ashlarfs/ashlar/internal/object"
 	"github.com/ashlarfs/ashlar/internal/wire"
 	"github.com/ashlarfs/ashlar/test/history"
+	"github.com/ashlarfs/ashlar/test/names"
 )
 
 // Times of a run, virtual.
@@ -30,6 +31,7 @@ type Result struct {
 	Events   int
 	Answered int           // operations with an answer
 	Ops      int           // operations
+	Afresh   int           // reads of names answered by a leader new to the client
 	Took     time.Duration // virtual
 	Repaired time.Duration // virtual, from the last fault to full redundancy
 }
@@ -63,13 +65,16 @@ func Run(conf Config, schedule Schedule, dir string) (*Result, error) {
 		}
 	}
 	if err == nil {
+		err = r.endNames()
+	}
+	if err == nil {
 		err = r.readAll()
 	}
 	if err == nil {
 		err = r.stopAll()
 	}
 	res.Hash, res.Events = r.c.trace.Sum()
-	res.Took = r.c.trace.Now()
+	res.Took, res.Afresh = r.c.trace.Now(), int(r.c.afresh.Load())
 	ops, rerr := r.rec.Ops()
 	for i := range ops {
 		if res.Ops++; !ops[i].Unknown() {
@@ -143,13 +148,13 @@ func (r *run) make(ctx context.Context) error {
 			k.refs = append(k.refs, ref)
 		}
 	}
-	for i := range directories {
+	for i := range trees {
 		var e wire.Entry
 		if err := do(&wire.Make{Parent: v.Root, Name: fmt.Sprintf("d%d", i), Type: ashlar.TypeDir, Mode: 0o777}, &e); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 		for _, k := range append(r.clients, r.admin) {
-			k.dirs = append(k.dirs, e.Attr.Inode)
+			k.trees = append(k.trees, names.Tree{Key: fmt.Sprintf("tree%d", i), Top: e.Attr.Inode})
 		}
 	}
 	return nil
@@ -245,10 +250,21 @@ func (r *run) redundant() error {
 	return nil
 }
 
+// endNames has every client make its last change of names.
+func (r *run) endNames() error {
+	for _, k := range r.clients {
+		if err := k.endNames(r.rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // readAll reads everything once more, scrubs, and reads it again.
 func (r *run) readAll() error {
 	defer setNode(setNode(r.admin.node))
-	w := &worker{client: r.admin, rec: r.rec}
+	w := &worker{client: r.admin, rec: r.rec, rng: r.admin.rng}
+	names := w.newNames(w.conn)
 	for range 2 {
 		for _, ref := range r.admin.refs {
 			for block := range blocksEach {
@@ -257,10 +273,11 @@ func (r *run) readAll() error {
 				}
 			}
 		}
-		for d, dir := range r.admin.dirs {
-			ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
-			w.list(ctx, &history.Op{Key: fmt.Sprintf("dir%d", d), Call: w.now()}, dir)
-			cancel()
+		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+		err := names.ReadAll(ctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("read of names at the end: %w", err)
 		}
 		if err := r.scrub(); err != nil {
 			return err

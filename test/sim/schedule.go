@@ -36,6 +36,7 @@ const (
 	cut     = "cut"      // a link, both ways
 	deaf    = "deaf"     // a link, one way: Who does not hear Arg
 	isolate = "isolate"  // a machine from all others and clients
+	alone   = "alone"    // a master from the other masters: clients reach it
 	slow    = "slow"     // all links of a machine
 	lossy   = "lossy"    // the links between all masters
 	reset   = "reset"    // the connections between two
@@ -88,7 +89,7 @@ func (s Schedule) Write(w io.Writer) error {
 
 // words is how many words follow the kind, before the duration.
 var words = map[string]int{
-	kill: 1, pause: 1, power: 1, dark: 0, cut: 2, deaf: 2, isolate: 1, slow: 1, lossy: 0, reset: 2, onDisk: 3, setting: 1, drain: 1, lose: 1, rot: 1,
+	kill: 1, pause: 1, power: 1, dark: 0, cut: 2, deaf: 2, isolate: 1, alone: 1, slow: 1, lossy: 0, reset: 2, onDisk: 3, setting: 1, drain: 1, lose: 1, rot: 1,
 }
 
 // ReadSchedule reads what Write wrote; empty lines and those that begin with
@@ -222,8 +223,26 @@ func draw(conf Config, length time.Duration) Schedule {
 		}
 		out = append(out, f)
 	}
+	out = append(out, deposed(conf, length)...)
 	slices.SortStableFunc(out, func(a, b Fault) int { return int(a.At - b.At) })
 	return append(out, after(conf, rng, length)...)
+}
+
+// deposed draws leaders that are cut off from the other masters and not from
+// clients, in a third of all runs: such a one learns last that another leads.
+func deposed(conf Config, length time.Duration) (out Schedule) {
+	rng := rand.New(rand.NewPCG(conf.Seed, 5))
+	if rng.IntN(3) > 0 {
+		return nil
+	}
+	for range 1 + rng.IntN(3) {
+		out = append(out, Fault{
+			At:   time.Duration(rng.Int64N(int64(length))).Round(time.Millisecond),
+			For:  (500*time.Millisecond + time.Duration(rng.Int64N(int64(4*time.Second)))).Round(time.Millisecond),
+			Kind: alone, Who: "leader",
+		})
+	}
+	return out
 }
 
 // after draws what is tried once all is well again: the loss of a whole disk,

@@ -54,6 +54,11 @@ func child(seed uint64, dir string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// afreshIn is in how many runs some client surely follows another leader.
+const afreshIn = 20
+
+var afreshWords = regexp.MustCompile(` afresh (\d+) `)
+
 var hashLine = regexp.MustCompile(`hash [0-9a-f]{16} events \d+ ops \d+ answered \d+ `)
 
 // I-1 to I-8 and I-10: whole clusters under faults.
@@ -61,7 +66,7 @@ func TestSeeds(t *testing.T) {
 	dir := resultsDir(t)
 	end := time.Now().Add(*timeFlag)
 	var mu sync.Mutex
-	next, done := *fromFlag, 0
+	next, done, afresh := *fromFlag, 0, 0
 	take := func() (uint64, bool) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -77,6 +82,9 @@ func TestSeeds(t *testing.T) {
 			for seed, ok := take(); ok; seed, ok = take() {
 				out, err := child(seed, dir)
 				mu.Lock()
+				if w := afreshWords.FindStringSubmatch(out); w != nil && w[1] != "0" {
+					afresh++
+				}
 				if done++; done%100 == 0 {
 					fmt.Printf("%d runs, seeds %d to %d\n", done, *fromFlag, next-1)
 				}
@@ -88,9 +96,12 @@ func TestSeeds(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	fmt.Printf("%d runs, seeds %d to %d\n", done, *fromFlag, next-1)
+	fmt.Printf("%d runs, seeds %d to %d; in %d names were read under a leader that was new to the client\n", done, *fromFlag, next-1, afresh)
 	if done == 0 {
 		t.Error("no run fitted in the time")
+	}
+	if done >= afreshIn && afresh == 0 {
+		t.Error("no client ever read names under another leader than before: the workload is not what it should be")
 	}
 }
 

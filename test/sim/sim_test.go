@@ -67,8 +67,8 @@ func output(t *testing.T, name string) *sink {
 
 // end prints what a run came to and ends the process.
 func end(conf Config, schedule Schedule, res *Result, err error) {
-	fmt.Printf("seed %d: hash %016x events %d ops %d answered %d virtual %v repaired %v\n",
-		conf.Seed, res.Hash, res.Events, res.Ops, res.Answered, res.Took, res.Repaired)
+	fmt.Printf("seed %d: hash %016x events %d ops %d answered %d afresh %d virtual %v repaired %v\n",
+		conf.Seed, res.Hash, res.Events, res.Ops, res.Answered, res.Afresh, res.Took, res.Repaired)
 	if err == nil {
 		os.Exit(0)
 	}
