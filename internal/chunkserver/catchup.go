@@ -3,6 +3,7 @@ package chunkserver
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 
 	"github.com/ashlarfs/ashlar"
@@ -41,7 +42,8 @@ type catchup struct {
 	ctx     context.Context
 	// from is the first chunk that no attempt has copied yet. Those before need
 	// nothing more: while the attachment lasts every write goes to the member.
-	// Of that chunk the regions below copied are done, too.
+	// Of that chunk the regions below copied are done, too. Across attachments
+	// it is the member that knows how far it is: its mark.
 	from   wire.ChunkKey
 	copied uint32
 }
@@ -185,7 +187,7 @@ func (c *catchup) all() error {
 		if first {
 			rep = r // what it had in flight is told once
 		} else {
-			rep.Layers = append(rep.Layers, r.Layers...)
+			rep.Layers, rep.Known = append(rep.Layers, r.Layers...), append(rep.Known, r.Known...)
 		}
 		req.Inflight, req.Horizons = nil, nil
 	}
@@ -197,14 +199,7 @@ func (c *catchup) all() error {
 
 // chunks goes through all chunks of the group, a page at a time.
 func (c *catchup) chunks(rep *wire.CatchupReply) error {
-	whole := map[wire.ChunkKey]bool{}
-	for _, k := range rep.Whole {
-		whole[k] = true
-	}
-	cut := map[ashlar.LayerID]bool{}
-	for _, l := range rep.Layers {
-		cut[l] = true
-	}
+	need := newNeeds(rep)
 	ranges := map[wire.ChunkKey][]chunkstore.Region{}
 	for i := range rep.Ranges {
 		f := &rep.Ranges[i]
@@ -217,11 +212,15 @@ func (c *catchup) chunks(rep *wire.CatchupReply) error {
 		k := wire.ChunkKey{Layer: f.Layer, Index: f.Chunk}
 		ranges[k] = append(ranges[k], chunkstore.Region{Off: f.Off, Len: f.Len})
 	}
-	need, err := c.t.d.bytes(c.t.group, c.from, rep.Since, func(k wire.ChunkKey) bool { return whole[k] || cut[k.Layer] })
+	from := c.from
+	if keyLess(from, need.mark.At) {
+		from = need.mark.At // what changed before it is little
+	}
+	bytes, err := c.t.d.bytes(c.t.group, from, rep.Since, func(k wire.ChunkKey) bool { return need.of(k).behind.whole })
 	if err != nil {
 		return err
 	}
-	c.t.l.estimates.measured(seatKey{c.member, c.t.group}, need)
+	c.t.l.estimates.measured(seatKey{c.member, c.t.group}, bytes)
 	for more := true; more; {
 		var keys []wire.ChunkKey
 		var missing map[wire.ChunkKey]bool
@@ -231,7 +230,9 @@ func (c *catchup) chunks(rep *wire.CatchupReply) error {
 			return err
 		}
 		for _, k := range keys {
-			if err := c.chunk(k, rep.Since, whole[k] || cut[k.Layer], missing[k], ranges[k]); err != nil {
+			n := need.of(k)
+			n.missing = missing[k]
+			if err := c.chunk(k, &n, ranges[k]); err != nil {
 				return err
 			}
 			c.from, c.copied = k, 0
@@ -269,9 +270,9 @@ func (c *catchup) list(from wire.ChunkKey) (keys []wire.ChunkKey, missing map[wi
 	return keys, missing, more, nil
 }
 
-// chunk copies what the member lacks of one chunk: the regions changed since
-// it was in-sync, and what it had in flight itself.
-func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing bool, extra []chunkstore.Region) error {
+// chunk copies what the member lacks of one chunk, and what it had in flight
+// itself.
+func (c *catchup) chunk(ck wire.ChunkKey, need *lacks, extra []chunkstore.Region) error {
 	k := chunkstore.Key{Group: c.t.group, Layer: ck.Layer, Index: ck.Index}
 	info, ok, err := c.t.d.store.Info(k)
 	if err != nil || !ok {
@@ -283,10 +284,10 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing boo
 			return err
 		}
 	}
-	if !info.Damaged && !whole && !missing && info.ChangedEpoch <= since && len(extra) == 0 {
+	if !info.Damaged && need.nothing(info.ChangedEpoch) && len(extra) == 0 {
 		return nil
 	}
-	regions, err := c.regions(k, since, whole, missing)
+	regions, err := c.regions(k, need)
 	if err != nil {
 		return err
 	}
@@ -311,34 +312,59 @@ func (c *catchup) chunk(ck wire.ChunkKey, since ashlar.Epoch, whole, missing boo
 			if err := c.t.l.s.spend(c.ctx, c.pool, int(overlap(used, off, n))); err != nil {
 				return err
 			}
-			refused, err := c.copyRange(k, off, n)
-			if refused && (!whole || missing) { // its header was damaged
+			done := c.copied
+			if i < len(regions) {
+				done = off + n
+			}
+			refused, err := c.copyRange(k, off, n, done)
+			if all := (lacks{behind: lack{whole: true}}); refused && *need != all { // its header was damaged
 				c.copied = 0
-				return c.chunk(ck, since, true, false, nil)
+				return c.chunk(ck, &all, nil)
 			}
 			if err != nil {
 				return err
 			}
-			if i < len(regions) {
-				c.copied = off + n
-			}
+			c.copied = done
 		}
 	}
 	return nil
 }
 
-// regions decides what to copy. If everything here is newer than what the
-// member has, the chunk was perhaps made since, and the member's is an older
-// one: then all of it is copied, absent blocks too. It is not emptied first: a
-// catch-up that is cut short must leave what no other member would send again.
-func (c *catchup) regions(k chunkstore.Key, since ashlar.Epoch, whole, missing bool) ([]chunkstore.Region, error) {
+// regions decides what to copy.
+func (c *catchup) regions(k chunkstore.Key, need *lacks) (out []chunkstore.Region, err error) {
+	if need.missing {
+		return c.t.d.store.ChangedRegions(k, 0)
+	}
+	if need.split > 0 {
+		rs, err := c.lacking(k, need.before)
+		if err != nil {
+			return nil, err
+		}
+		out = clip(rs, 0, need.split)
+	}
+	if need.split < math.MaxUint32 {
+		rs, err := c.lacking(k, need.behind)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, clip(rs, need.split, math.MaxUint32)...)
+	}
+	return out, nil
+}
+
+// lacking returns the regions of a lack. If everything here is newer than what
+// the member has, the chunk was perhaps made since, and the member's is an
+// older one: then all of it is copied, absent blocks too. It is not emptied
+// first: a catch-up that is cut short must leave what no other member would
+// send again.
+func (c *catchup) lacking(k chunkstore.Key, l lack) ([]chunkstore.Region, error) {
 	t := c.t
 	all, err := t.d.store.ChangedRegions(k, 0)
-	if err != nil || missing {
-		return all, err
+	if err != nil {
+		return nil, err
 	}
-	if !whole {
-		changed, err := t.d.store.ChangedRegions(k, since)
+	if !l.whole {
+		changed, err := t.d.store.ChangedRegions(k, l.since)
 		if err != nil || size(changed) < size(all) {
 			return changed, err
 		}
@@ -350,40 +376,10 @@ func (c *catchup) regions(k chunkstore.Key, since ashlar.Epoch, whole, missing b
 	return []chunkstore.Region{{Len: info.ChunkSize}}, nil
 }
 
-// overlap is how much of [off, off+n) is in regions.
-func overlap(rs []chunkstore.Region, off, n uint32) (bytes uint32) {
-	for _, r := range rs {
-		lo, hi := max(r.Off, off), min(r.Off+r.Len, off+n)
-		if lo < hi {
-			bytes += hi - lo
-		}
-	}
-	return bytes
-}
-
-func size(rs []chunkstore.Region) (n uint64) {
-	for _, r := range rs {
-		n += uint64(r.Len)
-	}
-	return n
-}
-
-// merge adds ranges, widened to whole blocks, to regions in order.
-func merge(regions, extra []chunkstore.Region) []chunkstore.Region {
-	const b = ashlar.BlockSize
-	out := append([]chunkstore.Region(nil), regions...)
-	for _, r := range extra {
-		off := r.Off / b * b
-		end := (uint64(r.Off) + uint64(r.Len) + b - 1) / b * b
-		out = append(out, chunkstore.Region{Off: off, Len: uint32(min(end, ashlar.ChunkSizeMax)) - off})
-	}
-	return out
-}
-
-// copyRange sends one range as it is now. Damage here is mended first, from a
-// member that has a good copy. Refused says that the member has to have all of
-// the chunk.
-func (c *catchup) copyRange(k chunkstore.Key, off, n uint32) (refused bool, err error) {
+// copyRange sends one range as it is now; with it the chunk is done up to done.
+// Damage here is mended first, from a member that has a good copy. Refused says
+// that the member has to have all of the chunk.
+func (c *catchup) copyRange(k chunkstore.Key, off, n, done uint32) (refused bool, err error) {
 	t := c.t
 	s := span(k.Layer, k.Index, off, n, true)
 	if err := t.lock(c.ctx, c.epoch, s); err != nil {
@@ -399,7 +395,7 @@ func (c *catchup) copyRange(k chunkstore.Key, off, n uint32) (refused bool, err 
 	if err != nil || m.ChunkSize == 0 { // deleted meanwhile, there too
 		return false, err
 	}
-	m.Disk, m.Pass = c.member, c.pass
+	m.Disk, m.Pass, m.Done = c.member, c.pass, done
 	if err := c.call(m, nil); err != nil {
 		return errors.Is(err, ashlar.Corrupt), err
 	}

@@ -77,6 +77,18 @@ func (r *relay) release() {
 	}
 }
 
+// lose forgets what was held and breaks every connection, as a network does
+// that was cut for a while.
+func (r *relay) lose() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.holds = false
+	for _, c := range r.conns {
+		c.held = nil
+		_ = c.Conn.Close() // it may be closed already
+	}
+}
+
 // Write implements net.Conn.
 func (c *heldConn) Write(b []byte) (int, error) {
 	c.r.mu.Lock()

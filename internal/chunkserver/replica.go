@@ -143,7 +143,7 @@ func (s *Server) handleCatchup(ctx context.Context, r *rpc.Request) (wire.Messag
 			if err := t.beginPass(ctx, m.Epoch, m.Pass); err != nil {
 				return err
 			}
-			rep.Layers = t.lacks(m.Gens)
+			rep.Layers, rep.Known, rep.Mark = t.lacks(m.Gens)
 		}
 		var err error
 		t.step(nil, func(g *replication.Group) {
@@ -166,17 +166,21 @@ func (s *Server) handleCatchup(ctx context.Context, r *rpc.Request) (wire.Messag
 
 // lacks returns the objects whose generation is lower here: their cuts were
 // missed, so that all that is left of them is to be copied. The generations
-// are recorded when that is done.
-func (t *seat) lacks(gens []wire.ObjectGen) (layers []ashlar.LayerID) {
+// are recorded when that is done. Known are those that had that generation
+// when the mark was set.
+func (t *seat) lacks(gens []wire.ObjectGen) (layers, known []ashlar.LayerID, m wire.CatchupMark) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, o := range gens {
 		if o.Gen > t.d.store.Generation(t.group, o.Layer) {
 			layers = append(layers, o.Layer)
 			t.lacking = append(t.lacking, o)
+			if t.mark.knew[o.Layer] == o.Gen {
+				known = append(known, o.Layer)
+			}
 		}
 	}
-	return layers
+	return layers, known, t.mark.CatchupMark
 }
 
 func keyLess(a, b wire.ChunkKey) bool {
@@ -257,6 +261,9 @@ func (s *Server) handleCopy(_ context.Context, r *rpc.Request) (wire.Message, er
 		err := t.d.store.Import(k, m, m.Epoch)
 		if err == nil { // what was found damaged here is mended by it
 			t.d.repaired.Add(t.d.store.Mended(k, int(m.Off/ashlar.BlockSize), len(m.States)))
+			if m.Pass != 0 {
+				t.reached(m.Epoch, wire.ChunkKey{Layer: m.Layer, Index: m.Chunk}, m.Done)
+			}
 		}
 		return err
 	})
@@ -272,6 +279,7 @@ func (t *seat) wantsAll(k chunkstore.Key, m *wire.Copy) error {
 	if err := t.d.store.RestoreHeader(k, m.ChunkSize, m.Origin, m.Epoch); err != nil {
 		return err
 	}
+	t.unreached(wire.ChunkKey{Layer: k.Layer, Index: k.Index})
 	t.d.repaired.Add(1)
 	return ashlar.E("copy", ashlar.Corrupt, k.String(), errors.New("its header was damaged here"))
 }
@@ -306,6 +314,7 @@ func (s *Server) handleCatchupEnd(_ context.Context, r *rpc.Request) (wire.Messa
 		for _, ck := range t.d.store.Suspect(m.Group) {
 			t.d.store.ClearSuspect(chunkstore.Key{Group: m.Group, Layer: ck.Layer, Index: ck.Index})
 		}
+		t.reached(m.Epoch, lastChunk, 0)
 		t.mu.Lock()
 		t.vetted = true
 		t.mu.Unlock()

@@ -41,6 +41,7 @@ type seat struct {
 	// lacking are the generations of that catch-up that are higher than those
 	// here; they are recorded at its end.
 	lacking []wire.ObjectGen
+	mark    mark
 
 	// cuts are those known to be made on all members, in cutsEpoch.
 	cuts      map[ashlar.LayerID]ashlar.Generation
@@ -471,6 +472,7 @@ func (t *seat) beginPass(ctx context.Context, e ashlar.Epoch, pass uint64) error
 		t.lacking = nil
 	}
 	t.passEpoch, t.pass = e, pass
+	t.mark.remember()
 	t.mu.Unlock()
 	for {
 		t.mu.Lock()

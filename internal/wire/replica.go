@@ -235,11 +235,25 @@ func (m *Catchup) Fields(c *Codec) {
 // the last epoch in which it was in-sync (0: everything): ranges it had in
 // flight itself, whole chunks that may be torn because power was lost, and
 // objects whose generation is lower there.
+//
+// Mark tells how far a catch-up came that did not end: up to there the member
+// needs only what changed in the epoch of the mark or later, and those ranges;
+// whole chunks only of the objects in Layers that are not in Known.
 type CatchupReply struct {
 	Since  ashlar.Epoch
 	Ranges []Inflight
 	Whole  []ChunkKey
 	Layers []ashlar.LayerID
+	Mark   CatchupMark
+	Known  []ashlar.LayerID // in Layers, and had that generation at the mark
+}
+
+// CatchupMark says that a member has all chunks before At, and of At the part
+// before Off, as its group had them in Epoch; 0 for no mark.
+type CatchupMark struct {
+	Epoch ashlar.Epoch
+	At    ChunkKey
+	Off   uint32
 }
 
 // Kind implements Message.
@@ -251,6 +265,10 @@ func (m *CatchupReply) Fields(c *Codec) {
 	List(c, &m.Ranges, InflightMax, CodeInflight)
 	List(c, &m.Whole, ChunkListMax, chunkKey)
 	List(c, &m.Layers, GensMax, U64[ashlar.LayerID])
+	U64(c, &m.Mark.Epoch)
+	chunkKey(c, &m.Mark.At)
+	U32(c, &m.Mark.Off)
+	List(c, &m.Known, GensMax, U64[ashlar.LayerID])
 }
 
 // ChunkList names every chunk that the primary has between From (inclusive)
@@ -296,8 +314,9 @@ func (m *ChunkListReply) Fields(c *Codec) { List(c, &m.Missing, ChunkListMax, ch
 // from Off on (chunkstore's encoding, one byte a block); Sums and Data cover
 // the blocks whose state is data, in order. Replace first empties the chunk.
 // A member refuses a Pass older than that of the last Catchup, so that a copy
-// which was given up comes to nothing when it arrives late; 0 is no pass.
-// Answer: Empty.
+// which was given up comes to nothing when it arrives late; 0 is no pass. In a
+// pass, the chunks before this one are done, and with it what of this one is
+// before Done: what CatchupMark tells of later. Answer: Empty.
 type Copy struct {
 	Disk      ashlar.DiskID
 	Group     ashlar.PGID
@@ -308,6 +327,7 @@ type Copy struct {
 	ChunkSize uint32
 	Origin
 	Replace bool
+	Done    uint32
 	Off     uint32
 	// End is where in the chunk the last byte that was written of the range
 	// is; 0 if that is not known more closely than by blocks.
@@ -331,6 +351,7 @@ func (m *Copy) Fields(c *Codec) {
 	U32(c, &m.ChunkSize)
 	m.Origin.fields(c)
 	Bool(c, &m.Replace)
+	U32(c, &m.Done)
 	U32(c, &m.Off)
 	U32(c, &m.End)
 	Blob(c, &m.States, SumsMax)
