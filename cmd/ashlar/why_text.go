@@ -241,6 +241,9 @@ var diskWords = map[string]string{
 func (w *why) printDisk(e *wire.Explanation, d *wire.DiskStatus) {
 	g := w.g
 	g.sayf("disk %d (%s on %s) is %s: it %s", d.ID, d.Path, orWord(d.Node, "no node"), d.State, diskWords[d.State])
+	if d.Drained != "" {
+		g.sayf("  it was drained by itself: %s", d.Drained)
+	}
 	if d.Error != "" {
 		g.sayf("  error: %s", d.Error)
 	}

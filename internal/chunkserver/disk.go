@@ -120,6 +120,7 @@ func (d *disk) info() wire.DiskInfo {
 		i.Total, i.Free = d.store.Usage()
 		i.Chunks = d.store.Chunks()
 		i.Damaged = d.store.Damaged() + d.differed.Load()
+		i.Repaired += d.store.Healed()
 	}
 	return i
 }

@@ -53,7 +53,7 @@ func (t *seat) mend(ctx context.Context, k chunkstore.Key, bad []chunkstore.Regi
 			if err != nil {
 				return err
 			}
-			t.d.repaired.Add(uint64(n / ashlar.BlockSize))
+			t.d.repaired.Add(t.d.store.Mended(k, int(off/ashlar.BlockSize), int(n/ashlar.BlockSize)))
 			t.l.s.log.Warn("damaged blocks mended", "chunk", k.String(), "off", off, "bytes", n, "disk", t.d.path)
 		}
 	}

@@ -149,6 +149,7 @@ func (d *Disk) discard(k Key) error {
 		return d.ioErr("remove", k, err)
 	}
 	d.handles.forget(c)
+	d.healed.Add(d.rot.gone(k))
 	return nil
 }
 

@@ -92,6 +92,7 @@ func (d *Disk) remove(k Key) error {
 		return d.ioErr("remove", k, err)
 	}
 	d.handles.forget(c)
+	d.healed.Add(d.rot.gone(k))
 	d.unsynced.drop(k.Group, k.Layer, func(i uint32) bool { return i != k.Index })
 	d.ClearSuspect(k)
 	return nil

@@ -98,6 +98,7 @@ type Disk struct {
 	space       space
 
 	damaged  atomic.Uint64
+	healed   atomic.Uint64
 	rot      rot
 	accepted atomic.Uint64
 
@@ -184,6 +185,10 @@ func (d *Disk) BootChanged() bool { return d.bootChanged }
 
 // Damaged counts the blocks found with a wrong checksum or unreadable.
 func (d *Disk) Damaged() uint64 { return d.damaged.Load() }
+
+// Healed returns how many of those were found good later although nobody
+// mended them, overwritten by a client, or are gone with their chunk.
+func (d *Disk) Healed() uint64 { return d.healed.Load() }
 
 // Accepted counts the blocks that Accept took as they were read.
 func (d *Disk) Accepted() uint64 { return d.accepted.Load() }

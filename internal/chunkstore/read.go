@@ -92,7 +92,7 @@ func (d *Disk) view(c *chunk, off, n uint32, dst []byte, s *scratch) (*view, err
 		return v, err
 	}
 	if len(bad) == 0 {
-		d.rot.sound(c.key, v.b0, v.b1)
+		d.healed.Add(d.rot.sound(c.key, v.b0, v.b1))
 		return v, nil
 	}
 	d.damaged.Add(d.rot.found(c.key, bad))

@@ -46,6 +46,20 @@ func (r *rot) found(k Key, regions []Region) (fresh uint64) {
 	return fresh
 }
 
+// gone forgets a chunk that was removed and returns how many of its blocks had
+// been found damaged.
+func (r *rot) gone(k Key) uint64 {
+	if r.known.Load() == 0 {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.at[k])
+	delete(r.at, k)
+	r.known.Add(-int64(n))
+	return uint64(n)
+}
+
 // sound forgets blocks [b0, b1), which were found good, and returns how many
 // had been found damaged.
 func (r *rot) sound(k Key, b0, b1 int) (mended uint64) {

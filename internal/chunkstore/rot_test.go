@@ -22,7 +22,9 @@ func TestADamagedBlockCountsOnceUntilItIsFoundGood(t *testing.T) {
 	if n := r.found(k, at(4, 3)); n != 1 {
 		t.Errorf("of three, the one that was mended and rotted again counted %d", n)
 	}
-	r.sound(k, 0, 100)
+	if n := r.gone(k); n != 3 {
+		t.Errorf("three damaged blocks went with their chunk, counted %d", n)
+	}
 	r.sound(other, 0, 100)
 	if r.known.Load() != 0 || len(r.at) != 0 {
 		t.Errorf("all is good, and %d blocks are remembered", r.known.Load())

@@ -173,6 +173,9 @@ func (r *report) diskStatus(d *placement.Disk) (wire.DiskStatus, figures) {
 	if st.Error == "" {
 		st.Error = in.Error
 	}
+	if d.Drain {
+		st.Drained = d.Why
+	}
 	if known {
 		st.Age = r.l.m.clk.Now().Sub(in.at).Seconds()
 	}
@@ -215,10 +218,18 @@ func (r *report) diskRisks(d *placement.Disk, st *wire.DiskStatus) {
 				fmt.Sprintf("replace it when it is empty; if it is good: ashlar disk undrain %d%s", d.ID, why))
 		}
 	case diskDrained:
-		r.risk(warning, name+" is empty", fmt.Sprintf("ashlar disk remove %d", d.ID))
+		text, next := name+" is empty", fmt.Sprintf("ashlar disk remove %d", d.ID)
+		if d.Why != "" {
+			text += ", because " + d.Why
+			next += fmt.Sprintf(", and replace it; if it is good: ashlar disk undrain %d", d.ID)
+		}
+		r.risk(warning, text, next)
 	}
 	if st.Damaged > st.Repaired {
-		r.risk(degraded, fmt.Sprintf("%s has %d damaged blocks", name, st.Damaged-st.Repaired),
-			fmt.Sprintf("replace it: ashlar disk drain %d%s", d.ID, why))
+		next := fmt.Sprintf("replace it: ashlar disk drain %d%s", d.ID, why)
+		if d.Drain {
+			next = "it is being emptied already" + why
+		}
+		r.risk(degraded, fmt.Sprintf("%s has %d damaged blocks", name, st.Damaged-st.Repaired), next)
 	}
 }

@@ -178,6 +178,7 @@ type DiskStatus struct {
 	UUID     string   `json:"uuid"`
 	State    string   `json:"state"` // "ok", "silent" (its node is), "full", "draining", "drained", "offline", "failed"
 	Error    string   `json:"error,omitempty"`
+	Drained  string   `json:"drained_because,omitempty"` // why it is being emptied, or was; "" if an operator asked
 	Labels   []string `json:"labels,omitempty"`
 	Total    uint64   `json:"bytes_total"`
 	Free     uint64   `json:"bytes_free"`

@@ -69,6 +69,8 @@ type cluster struct {
 	mnt  string
 	up   *exec.Cmd
 	done chan error
+	// small are the disks that have a file system of their own.
+	small []string
 }
 
 // readyTimeout is how long a start, or a recovery, may take.
@@ -79,6 +81,14 @@ const stopReserve = 25 * time.Second
 
 // start brings up a cluster of three nodes with a mount.
 func start(t *testing.T) *cluster {
+	t.Helper()
+	c := prepare(t)
+	c.run()
+	return c
+}
+
+// prepare makes the directory of a cluster.
+func prepare(t *testing.T) *cluster {
 	t.Helper()
 	require(t)
 	dir, err := os.MkdirTemp("", "ashlar-e2e-")
@@ -93,8 +103,21 @@ func start(t *testing.T) *cluster {
 	}
 	c := &cluster{t: t, ctx: ctx, dir: dir, mnt: filepath.Join(dir, "mnt"), done: make(chan error, 1)}
 	t.Cleanup(c.stop)
-	c.run()
 	return c
+}
+
+// smallDisk gives a node that was not started yet a disk of its own, in memory.
+func (c *cluster) smallDisk(node string, bytes int) {
+	c.t.Helper()
+	dir := filepath.Join(c.dir, node, "disk")
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = syscall.Mount("ashlar-e2e", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes))
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.small = append(c.small, dir)
 }
 
 // run starts `dev up` and waits for its line beginning with "ready".
@@ -136,6 +159,7 @@ func (c *cluster) run() {
 
 // stop interrupts `dev up`, which unmounts and stops the nodes.
 func (c *cluster) stop() {
+	defer c.forget()
 	if c.up == nil {
 		return
 	}
@@ -153,7 +177,19 @@ func (c *cluster) stop() {
 	}
 	if c.t.Failed() {
 		c.logs()
-		c.t.Logf("everything is kept in %s", c.dir)
+		c.t.Logf("everything but disks in memory is kept in %s", c.dir)
+	}
+}
+
+// forget removes what a test has left, unless it failed: but disks in memory
+// are never left.
+func (c *cluster) forget() {
+	for _, dir := range c.small {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			c.t.Error(err)
+		}
+	}
+	if c.t.Failed() {
 		return
 	}
 	if err := os.RemoveAll(c.dir); err != nil {
