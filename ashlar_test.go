@@ -47,7 +47,7 @@ func TestErrorsMatchTheirKindThroughWrapping(t *testing.T) {
 
 func TestEveryKindHasWords(t *testing.T) {
 	seen := map[string]bool{}
-	for k := ashlar.Other; k <= ashlar.ReadOnly; k++ {
+	for k := ashlar.Other; k <= ashlar.NoLocks; k++ {
 		s := k.String()
 		if seen[s] || len(s) > 10 && s[:10] == "error kind" {
 			t.Errorf("kind %d: %q", k, s)

@@ -51,6 +51,8 @@ const (
 	Canceled                    // the caller gave up
 	TooManySymlinks             // too many levels of symbolic links (ELOOP)
 	ReadOnly                    // read-only (EROFS)
+	Deadlock                    // waiting for the lock would never end (EDEADLK)
+	NoLocks                     // a limit on locks is reached (ENOLCK)
 	kindEnd
 )
 
@@ -67,7 +69,7 @@ var kindText = [...]string{
 	Unreachable: "unreachable", Timeout: "timed out", Auth: "authentication failed",
 	Version: "version not supported", WrongCluster: "another cluster", Corrupt: "corrupt",
 	Fenced: "replaced by a newer incarnation", Canceled: "canceled", TooManySymlinks: "too many symbolic links",
-	ReadOnly: "read-only",
+	ReadOnly: "read-only", Deadlock: "deadlock", NoLocks: "no locks available",
 }
 
 // String returns the kind in words.

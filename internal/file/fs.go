@@ -88,6 +88,10 @@ type FS struct {
 	releasing map[ashlar.Inode]chan struct{}
 	timer     bool // a release is scheduled
 	work      sync.WaitGroup
+	// locking ends with the session that locks are waited for under; nil while
+	// nobody has waited.
+	locking     context.Context
+	stopLocking context.CancelFunc
 }
 
 // held is a version of a file's data that caches above hold. When it was

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/wire"
@@ -30,6 +31,8 @@ type Handle struct {
 	// Keep tells whether what caches above hold of the file's data is still
 	// right.
 	Keep bool
+
+	broken atomic.Bool // locks held through it are lost
 
 	mu     sync.Mutex
 	errs   uint64 // failures of the inode reported here
@@ -117,6 +120,9 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off uint64) (int, error) 
 	if h.flags&Read == 0 {
 		return 0, ashlar.E("read", ashlar.Invalid, "", errors.New("not open for reading"))
 	}
+	if err := h.intact(); err != nil {
+		return 0, err
+	}
 	return h.i.read(ctx, p, off)
 }
 
@@ -136,7 +142,7 @@ func (h *Handle) writable(off uint64, n int) error {
 	if off > ashlar.FileSizeMax || uint64(n) > ashlar.FileSizeMax-off {
 		return ashlar.E("write", ashlar.TooBig, "", fmt.Errorf("a file has at most %d bytes", uint64(ashlar.FileSizeMax)))
 	}
-	return nil
+	return h.intact()
 }
 
 func (h *Handle) write(ctx context.Context, p []byte, off uint64) error {
@@ -199,6 +205,9 @@ func (h *Handle) Sync(ctx context.Context, dataOnly bool) error {
 	if kept := h.report(); kept != nil {
 		return kept
 	}
+	if err == nil {
+		err = h.intact()
+	}
 	return err
 }
 
@@ -206,7 +215,7 @@ func (h *Handle) Sync(ctx context.Context, dataOnly bool) error {
 // committed when it returns. Errors of earlier writes are reported here, once.
 func (h *Handle) Flush(ctx context.Context) error {
 	if h.flags&Write == 0 {
-		return nil
+		return h.intact()
 	}
 	err := h.i.flush(ctx, false)
 	if err == nil {
@@ -214,6 +223,9 @@ func (h *Handle) Flush(ctx context.Context) error {
 	}
 	if kept := h.report(); kept != nil {
 		return kept
+	}
+	if err == nil {
+		err = h.intact()
 	}
 	return err
 }
@@ -250,6 +262,9 @@ func (h *Handle) Close(ctx context.Context) error {
 	h.closed = true
 	h.mu.Unlock()
 	err := h.Flush(ctx)
+	if lerr := h.releaseAll(ctx); err == nil {
+		err = lerr
+	}
 	if err != nil && h.flags&Write != 0 && h.i.pending() {
 		h.i.letGoLater()
 	} else {

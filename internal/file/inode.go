@@ -52,12 +52,13 @@ type inode struct {
 	sending     context.Context
 	stopSending context.CancelFunc
 	waits       []*wait
-	aging       bool   // the flush timer is set
-	plain       uint64 // plain runs finished so far
-	synced      uint64 // value of plain that a Sync has covered
-	whole       bool   // a Sync covered everything at some time, and no other client changed the file since
-	errs        uint64 // failures so far
-	err         error  // the last
+	aging       bool                // the flush timer is set
+	plain       uint64              // plain runs finished so far
+	synced      uint64              // value of plain that a Sync has covered
+	whole       bool                // a Sync covered everything at some time, and no other client changed the file since
+	errs        uint64              // failures so far
+	err         error               // the last
+	lockers     map[locker]*holding // through which handles owners may hold locks
 }
 
 // hold returns the state of an inode with one more open, so that it is not

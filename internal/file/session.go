@@ -64,7 +64,9 @@ var errSessionLost = ashlar.E("write", ashlar.IO, "", errors.New("the session wa
 func (fs *FS) SessionLost() {
 	for _, i := range fs.open() {
 		i.lose()
+		i.loseLocks()
 	}
+	fs.endLocking()
 	fs.mu.Lock()
 	known := make([]ashlar.Inode, 0, len(fs.versions))
 	for ino := range fs.versions {

@@ -50,9 +50,6 @@ func (f *filesystem) opened(h *file.Handle, flags uint32, out *fuse.OpenOut) {
 	case flags&syscall.O_DIRECT != 0:
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 	}
-	if flags&syscall.O_ACCMODE == syscall.O_RDONLY {
-		out.OpenFlags |= fuse.FOPEN_NOFLUSH
-	}
 }
 
 // Open implements fuse.RawFileSystem.
@@ -171,7 +168,11 @@ func (f *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	}
 	ctx, cancel := f.context()
 	defer cancel()
-	return f.status("close", h.Flush(ctx))
+	err := h.Flush(ctx)
+	if lerr := h.ReleaseOwner(ctx, in.LockOwner); err == nil {
+		err = lerr
+	}
+	return f.status("close", err)
 }
 
 // Fsync implements fuse.RawFileSystem.

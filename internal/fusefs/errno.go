@@ -37,6 +37,8 @@ var errnos = map[ashlar.Kind]syscall.Errno{
 	ashlar.Unreachable:     syscall.ETIMEDOUT,
 	ashlar.TooManySymlinks: syscall.ELOOP,
 	ashlar.ReadOnly:        syscall.EROFS,
+	ashlar.Deadlock:        syscall.EDEADLK,
+	ashlar.NoLocks:         syscall.ENOLCK,
 }
 
 // status is what the kernel is told about err. An error that stands for a

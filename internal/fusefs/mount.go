@@ -79,7 +79,7 @@ func (f *filesystem) mountOptions() *fuse.MountOptions {
 	o := &fuse.MountOptions{
 		AllowOther: !f.o.OwnerOnly, Options: options, FsName: f.o.Source, Name: "ashlar",
 		MaxWrite: RequestMax, MaxReadAhead: RequestMax, MaxBackground: backgroundMax,
-		DisableSplice: true, ExplicitDataCacheControl: true,
+		DisableSplice: true, ExplicitDataCacheControl: true, EnableLocks: true,
 		DisableReadDirPlus: f.o.FileTimeout == 0, // the kernel would ask again for every name
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_EXPORT_SUPPORT | fuse.CAP_ASYNC_DIO |
 			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DIRECT_IO_ALLOW_MMAP |

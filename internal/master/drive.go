@@ -85,6 +85,7 @@ func (l *lead) background() {
 			l.resumeAll(yields)
 		}
 		l.finishFences()
+		l.releaseEnded(l.ctx)
 		now := l.m.clk.Now()
 		if kicked || now.Sub(slow) >= l.m.cfg.Tick {
 			slow = now

@@ -252,6 +252,7 @@ func (e *evaluator) pass(r *request) {
 	e.notes.Reset()
 	e.p = &proposal{}
 	env := e.l.env()
+	env.Locks = e.l.locks.q
 	e.one(r, env)
 	for n := 1; n < batchMax && e.tx.bytes < entryTarget; n++ {
 		select {
@@ -271,15 +272,18 @@ func (e *evaluator) pass(r *request) {
 // one evaluates one request.
 func (e *evaluator) one(r *request, env *meta.Env) {
 	e.tx.begin()
+	undone := false
 	reply, note, err := r.eval(&e.tx, env)
 	if e.tx.err != nil { // the store failed under it
 		err = ashlar.E("evaluate", ashlar.IO, "", e.tx.err)
 	}
 	if k := ashlar.KindOf(err); err != nil && (k == ashlar.Corrupt || k == ashlar.IO) {
 		e.tx.rollback()
+		undone = true
 	}
 	if e.tx.bytes > entryMax {
 		e.tx.rollback()
+		undone = true
 		err = ashlar.E("evaluate", ashlar.TooBig, "", errors.New("the change does not fit a log entry"))
 	}
 	if note != "" && e.tx.wrote() && e.notes.Len()+len(note) < noteMax {
@@ -296,14 +300,24 @@ func (e *evaluator) one(r *request, env *meta.Env) {
 		// else it depends on is at most the last one proposed.
 		e.tx.depends = e.last
 	}
-	a := answer{reply: reply, err: err}
+	others, parked := e.l.locks.settle(r, undone)
+	for _, w := range others {
+		e.answer(w)
+	}
+	if !parked {
+		e.answer(waiter{r: r, a: answer{reply: reply, err: err}})
+	}
+}
+
+// answer has a waiter answered once what its answer depends on is applied.
+func (e *evaluator) answer(w waiter) {
 	switch {
 	case e.tx.wrote() || e.tx.depends == e.tx.index:
-		e.p.waiters = append(e.p.waiters, waiter{r: r, a: a})
-	case e.tx.depends > 0 && e.attach(e.tx.depends, waiter{r: r, a: a}):
+		e.p.waiters = append(e.p.waiters, w)
+	case e.tx.depends > 0 && e.attach(e.tx.depends, w):
 	default:
-		a.bare = true
-		r.finish(a)
+		w.a.bare = true
+		w.r.finish(w.a)
 	}
 }
 

@@ -48,6 +48,8 @@ type lead struct {
 	steady    clock.Time // since when the lease has held without a gap
 	ticked    clock.Time
 	opens     openTable
+	ended     map[ashlar.SessionID]bool // sessions whose locks are still to be released; sessMu
+	locks     waits                     // the evaluator's
 
 	viewMu   sync.Mutex
 	view     *placement.View
@@ -71,12 +73,13 @@ func newLead(m *Master, term uint64) (*lead, error) {
 		reaping:  make(chan struct{}, 1),
 		proof:    make(chan struct{}, 1),
 		sessions: map[ashlar.SessionID]*clientSession{}, servers: map[ashlar.NodeID]*server{}, figures: map[wire.UUID]figures{}, restarts: restarts{},
-		fencesMax: wire.FencesMax,
+		fencesMax: wire.FencesMax, ended: map[ashlar.SessionID]bool{},
 	}
 	l.evaluator.l = l
 	l.evaluator.tx.store, l.evaluator.tx.over = m.store, &l.over
 	l.cuts.init()
 	l.opens.init()
+	l.locks.init()
 	tx := &plain{store: m.store}
 	last, err := meta.Time(tx)
 	if err != nil {

@@ -40,6 +40,11 @@ func (l *lead) operation(ctx context.Context, r *rpc.Request) (wire.Message, err
 		l.opens.release(o.Session, body.Inodes)
 		l.kickReaping()
 		return &wire.Empty{}, nil
+	case *wire.WaitLock:
+		if !body.Cancel {
+			return l.waitLock(ctx, o, body.ID)
+		}
+		return l.evaluated(ctx, o)
 	case *wire.Open:
 		return l.evaluated(ctx, o)
 	}

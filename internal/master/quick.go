@@ -34,7 +34,7 @@ func (m *Master) quickOperation(r *rpc.Request, alone bool) (wire.Message, error
 			return nil, nil, rpc.Declined
 		}
 		return reply, m.wrap(err), rpc.Answered
-	case *wire.Open, *wire.Make, *wire.Remove, *wire.Rename, *wire.Link, *wire.SetAttr, *wire.Commit:
+	case *wire.Open, *wire.Make, *wire.Remove, *wire.Rename, *wire.Link, *wire.SetAttr, *wire.Commit, *wire.SetLock:
 		if l.admit(o) == nil && l.changeNow(r, o) {
 			return nil, nil, rpc.Later
 		}

@@ -153,6 +153,9 @@ func (l *lead) loadSessions(tx meta.Tx) error {
 	}
 	for i := range all {
 		s := &all[i]
+		if s.State == session.Closed || s.State == session.Fenced {
+			l.ended[s.ID] = true
+		}
 		if s.Node != 0 || s.State == session.Closed || s.State == session.Fenced {
 			continue
 		}
@@ -300,12 +303,14 @@ func (l *lead) sessionClose(ctx context.Context, r *rpc.Request) (wire.Message, 
 		return nil, err
 	}
 	l.forgetSession(q.Session)
+	l.releaseEnded(ctx)
 	return &wire.Empty{}, nil
 }
 
 func (l *lead) forgetSession(id ashlar.SessionID) {
 	l.sessMu.Lock()
 	delete(l.sessions, id)
+	l.ended[id] = true
 	l.sessMu.Unlock()
 	l.opens.end(id)
 	l.kickBackground()
@@ -354,6 +359,9 @@ func (l *lead) loseSilent() {
 	}
 	revisions := make([]uint64, len(lost))
 	err := l.change(l.ctx, func(tx meta.Tx, now int64) (string, error) {
+		for _, id := range lost {
+			l.locks.end(id)
+		}
 		// The list of fences has a limit, being sent whole. When it is full the
 		// rest stays as it is, not served and not released, until others expire.
 		fences, err := session.Fences(tx)
@@ -446,6 +454,9 @@ func (l *lead) finishFences() {
 // lease then has renewed since, and refuses the ticket (I-7).
 func (l *lead) sweep() {
 	until, ok := l.longPast()
+	l.sessMu.Lock()
+	ok = ok && len(l.ended) == 0 // what they hold goes first
+	l.sessMu.Unlock()
 	if !ok {
 		return
 	}

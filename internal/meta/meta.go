@@ -12,6 +12,7 @@
 //	meta/key        the key layout and how records are read and written
 //	meta/namespace  volumes, inodes, names, attributes, layouts of files
 //	meta/session    sessions, kept results, fences
+//	meta/lock       locks of files: who holds, who waits
 //	meta/placement  pools, disks, placement groups
 //
 // A Tx belongs to one evaluation at a time; there are no locks.
@@ -23,6 +24,7 @@ import (
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/meta/key"
+	"github.com/ashlarfs/ashlar/internal/meta/lock"
 	"github.com/ashlarfs/ashlar/internal/meta/namespace"
 	"github.com/ashlarfs/ashlar/internal/meta/session"
 	"github.com/ashlarfs/ashlar/internal/wire"
@@ -51,6 +53,8 @@ type Env struct {
 	// CutDone tells whether every group of a layer has recorded a generation
 	// and cut; nil for no.
 	CutDone func(ashlar.LayerID, ashlar.Generation) bool
+	// Locks is who waits for locks; nil for a read, which sees nobody wait.
+	Locks *lock.Queue
 	// Cluster evaluates what is not the namespace's: pools, disks, nodes,
 	// groups. Like Evaluate it writes nothing when it fails.
 	Cluster func(tx Tx, now int64, body wire.Message) (reply wire.Message, note string, err error)
@@ -70,8 +74,11 @@ func Evaluate(tx Tx, env *Env, o *wire.Operation) (reply wire.Message, note stri
 		return nil, "", err
 	}
 	if !wire.Changes(o.Body) {
-		reply, _, err = evaluate(tx, env, o)
-		return reply, "", err
+		reply, note, err = evaluate(tx, env, o) // a lock that is waited for is written without a sequence
+		if note != "" {
+			note = fmt.Sprintf("session %d: %s", uint64(o.Session), note)
+		}
+		return reply, note, err
 	}
 	reply, failure, done, err := session.Begin(tx, s, o.Seq, o.Lowest)
 	if err != nil {
@@ -98,6 +105,9 @@ func evaluate(tx Tx, env *Env, o *wire.Operation) (wire.Message, string, error) 
 	call := namespace.Call{Session: o.Session, Cred: &o.Cred, Body: o.Body}
 	reply, note, handled, err := namespace.Evaluate(tx, &ns, &call)
 	if handled {
+		return reply, note, err
+	}
+	if reply, note, handled, err = evaluateLock(tx, env, o); handled {
 		return reply, note, err
 	}
 	if env.Cluster == nil {

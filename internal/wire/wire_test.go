@@ -65,6 +65,41 @@ func normal(m Message) {
 		for i := range m.Entries {
 			m.Entries[i].Object.Layout.Segments = nil
 		}
+	case *LockReply:
+		for i := range m.Entries {
+			m.Entries[i].Object.Layout.Segments = nil
+		}
+	case *SetLock:
+		normalLock(&m.Lock)
+	case *WaitLock:
+		normalLock(&m.Lock)
+	case *TestLock:
+		normalLock(&m.Lock)
+	}
+}
+
+// normalLock makes a lock one that is not refused.
+func normalLock(l *Lock) { l.Class, l.Type, l.Start = LockOFD, Exclusive, l.End-1 }
+
+func TestALockOfNothingIsRefused(t *testing.T) {
+	good := Lock{Class: LockFlock, Type: Shared, End: LockEnd}
+	for _, bad := range []func(*Lock){
+		func(*Lock) {},
+		func(l *Lock) { l.Class = 0 },
+		func(l *Lock) { l.Class = LockFlock + 1 },
+		func(l *Lock) { l.Type = Exclusive + 1 },
+		func(l *Lock) { l.Start, l.End = 2, 1 },
+		func(l *Lock) { l.End = LockEnd + 1 },
+	} {
+		m := SetLock{Lock: good}
+		bad(&m.Lock)
+		b, err := Encode(nil, &m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if refused := Decode(b, new(SetLock)) != nil; refused != (m.Lock != good) {
+			t.Errorf("%+v: refused %v", m.Lock, refused)
+		}
 	}
 }
 

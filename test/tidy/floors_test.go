@@ -62,6 +62,7 @@ var sideways = map[string]string{
 	"internal/config -> internal/vfs":           "configuration names disks",
 	"internal/meta -> internal/meta/session":    "the entry point joins its parts",
 	"internal/meta -> internal/meta/namespace":  "the entry point joins its parts",
+	"internal/meta -> internal/meta/lock":       "the entry point joins its parts",
 	"internal/meta -> internal/meta/placement":  "the entry point joins its parts",
 	"internal/meta -> internal/meta/key":        "the key layout is one for all parts",
 	"internal/inspect -> internal/master":       "a file is read by the decoder of the package that owns its format",

@@ -85,6 +85,8 @@ const (
 	KindDeletion Kind = 0x47 // layer -> groups that still hold chunks of it
 	KindCut      Kind = 0x48 // layer -> cut that is under way (I-10)
 	KindReaping  Kind = 0x49 // directory of a deleted volume, to be emptied
+	KindLock     Kind = 0x50 // inode, class, session, owner -> locked ranges
+	KindLocker   Kind = 0x51 // session, inode: the session holds a lock there
 )
 
 // The counters. Each is the next id to give out.
@@ -250,6 +252,31 @@ func Cut(layer ashlar.LayerID) []byte { return u64key(KindCut, layer, 0) }
 
 // Reaping marks a directory of a deleted volume.
 func Reaping(dir ashlar.Inode) []byte { return u64key(KindReaping, dir, 0) }
+
+// Lock is what one owner has locked of an inode.
+func Lock(ino ashlar.Inode, class uint8, s ashlar.SessionID, owner uint64) []byte {
+	k := append(u64key(KindLock, ino, 17), class)
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(k, uint64(s)), owner)
+}
+
+// LockParts returns what follows the inode in a Lock key.
+func LockParts(k []byte) (class uint8, s ashlar.SessionID, owner uint64) {
+	k = k[head+8:]
+	return k[0], ashlar.SessionID(binary.BigEndian.Uint64(k[1:])), binary.BigEndian.Uint64(k[9:])
+}
+
+// Locker says that a session holds a lock of an inode. It is in the inode's
+// partition.
+func Locker(s ashlar.SessionID, ino ashlar.Inode) []byte {
+	k := binary.BigEndian.AppendUint64(makeIn(ashlar.PartitionOf(ino), KindLocker, 16), uint64(s))
+	return binary.BigEndian.AppendUint64(k, uint64(ino))
+}
+
+// Lockers returns the bounds of a session's Locker keys in a partition.
+func Lockers(p ashlar.Partition, s ashlar.SessionID) (lo, hi []byte) {
+	lo = binary.BigEndian.AppendUint64(makeIn(p, KindLocker, 8), uint64(s))
+	return lo, after(lo)
+}
 
 // Range returns the bounds of all keys of a kind in a partition, for Scan.
 func Range(p ashlar.Partition, kind Kind) (lo, hi []byte) {

@@ -23,7 +23,7 @@ var shapes = map[Kind]shape{
 	KindUsage: {"usage", "4"}, KindInode: {"inode", "8"}, KindDentry: {"dentry", "8s"},
 	KindCookie: {"cookie", "88"}, KindLink: {"link", "888"}, KindXattr: {"xattr", "8s"},
 	KindOrphan: {"orphan", "8"}, KindDeletion: {"deletion", "8"}, KindCut: {"cut", "8"},
-	KindReaping: {"reaping", "8"},
+	KindReaping: {"reaping", "8"}, KindLock: {"lock", "8188"}, KindLocker: {"locker", "88"},
 }
 
 // partitionMask takes the partition off an id, for reading.
@@ -45,7 +45,7 @@ func String(k []byte) string {
 		switch {
 		case p == '8' && len(rest) >= 8:
 			n := binary.BigEndian.Uint64(rest)
-			if kind != KindMaster && kind != KindSessionNonce {
+			if kind != KindMaster && kind != KindSessionNonce && (kind != KindLock || len(rest) > 8) {
 				n &= partitionMask
 			}
 			out, rest = append(out, strconv.FormatUint(n, 10)), rest[8:]

@@ -1,0 +1,231 @@
+package lock
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// doneMax is how many answered or withdrawn requests of a session are
+// remembered one by one; of older ones nobody waits any more who is not in the
+// queue.
+const doneMax = 2048
+
+// WaitID names a waiting request.
+type WaitID struct {
+	Session ashlar.SessionID
+	ID      uint64
+}
+
+// Waiter is a request that waits.
+type Waiter struct {
+	WaitID
+	Lock  *wire.Lock
+	Since int64 // operation time since when
+}
+
+// owner is who may be in a deadlock: owners of POSIX locks.
+type owner struct {
+	session ashlar.SessionID
+	owner   uint64
+}
+
+// Outcome is what became of a waiter.
+type Outcome struct {
+	Waiter *Waiter
+	Reply  *wire.LockReply // nil if it is refused
+	Err    error
+}
+
+// Queue is who waits, in order of asking: the leader's memory, not in the
+// state. An evaluation only notes what is to change; Settle carries it out and
+// Discard forgets it. It must not be used by two at a time.
+type Queue struct {
+	all     map[WaitID]*Waiter
+	inodes  map[ashlar.Inode][]*Waiter
+	owners  map[owner][]*Waiter
+	waiting map[ashlar.SessionID]int
+	done    map[ashlar.SessionID]*done
+
+	parked   *Waiter
+	outcomes []Outcome
+	finished []WaitID
+}
+
+// done is which requests of a session have been answered or withdrawn: a late
+// copy of one of them is not taken (L-4).
+type done struct {
+	ids   map[uint64]bool
+	order []uint64
+	floor uint64 // the highest that was forgotten
+}
+
+// NewQueue returns a queue without waiters.
+func NewQueue() *Queue {
+	return &Queue{
+		all: map[WaitID]*Waiter{}, inodes: map[ashlar.Inode][]*Waiter{}, owners: map[owner][]*Waiter{},
+		waiting: map[ashlar.SessionID]int{}, done: map[ashlar.SessionID]*done{},
+	}
+}
+
+// Granted returns what the present evaluation grants or refuses to waiters. The
+// caller may complete the replies before Settle.
+func (q *Queue) Granted() []Outcome {
+	if q == nil {
+		return nil
+	}
+	return q.outcomes
+}
+
+// Settle carries out what the evaluation before it noted. It returns the
+// waiter that was added, nil if none was, and what became of others.
+func (q *Queue) Settle() (parked *Waiter, outcomes []Outcome) {
+	for i := range q.outcomes {
+		q.Remove(q.outcomes[i].Waiter.WaitID)
+		q.finish(q.outcomes[i].Waiter.WaitID)
+	}
+	for _, id := range q.finished {
+		q.Remove(id)
+		q.finish(id)
+	}
+	if parked, outcomes = q.parked, q.outcomes; parked != nil {
+		q.add(parked)
+	}
+	q.Discard()
+	return parked, outcomes
+}
+
+// Discard forgets what the evaluation before it noted.
+func (q *Queue) Discard() { q.parked, q.outcomes, q.finished = nil, nil, nil }
+
+// Remove takes a waiter out: nobody waits for its answer any more. It may be
+// asked again.
+func (q *Queue) Remove(id WaitID) {
+	w := q.all[id]
+	if w == nil {
+		return
+	}
+	delete(q.all, id)
+	if q.waiting[id.Session]--; q.waiting[id.Session] == 0 {
+		delete(q.waiting, id.Session)
+	}
+	if w.Lock != nil {
+		drop(q.inodes, w.Lock.Inode, w)
+		if w.Lock.Class == wire.LockPOSIX {
+			drop(q.owners, owner{id.Session, w.Lock.Owner}, w)
+		}
+	}
+}
+
+// Reopen takes back that a request was answered: the answer's batch was lost.
+func (q *Queue) Reopen(id WaitID) {
+	if d := q.done[id.Session]; d != nil {
+		delete(d.ids, id.ID)
+	}
+}
+
+// End removes all waiters of a session, and returns them.
+func (q *Queue) End(s ashlar.SessionID) []WaitID {
+	var out []WaitID
+	for _, list := range q.inodes {
+		for _, w := range list {
+			if w.Session == s {
+				out = append(out, w.WaitID)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b WaitID) int { return cmp.Compare(a.ID, b.ID) })
+	for _, id := range out {
+		q.Remove(id)
+	}
+	delete(q.done, s)
+	return out
+}
+
+// Len returns how many wait.
+func (q *Queue) Len() int { return len(q.all) }
+
+// OfInode returns who waits for locks of an inode, in order.
+func (q *Queue) OfInode(ino ashlar.Inode) []*Waiter {
+	if q == nil {
+		return nil
+	}
+	return q.inodes[ino]
+}
+
+// add puts a waiter at the end, or in the place of the same request made
+// before.
+func (q *Queue) add(w *Waiter) {
+	if old := q.all[w.WaitID]; old != nil {
+		w.Since = old.Since
+		if *old.Lock == *w.Lock {
+			return
+		}
+		q.Remove(w.WaitID)
+	}
+	q.all[w.WaitID] = w
+	q.waiting[w.Session]++
+	q.inodes[w.Lock.Inode] = append(q.inodes[w.Lock.Inode], w)
+	if w.Lock.Class == wire.LockPOSIX {
+		o := owner{w.Session, w.Lock.Owner}
+		q.owners[o] = append(q.owners[o], w)
+	}
+}
+
+// room tells whether one more may wait.
+func (q *Queue) room(s ashlar.SessionID, ino ashlar.Inode) bool {
+	return q.waiting[s] < SessionWaitersMax && len(q.inodes[ino]) < WaitersMax
+}
+
+// over tells whether a request was answered or withdrawn before.
+func (q *Queue) over(id WaitID) bool {
+	d := q.done[id.Session]
+	return d != nil && (d.ids[id.ID] || id.ID <= d.floor && q.all[id] == nil)
+}
+
+// ended tells whether an outcome of a waiter is noted already.
+func (q *Queue) ended(w *Waiter) bool {
+	for i := range q.outcomes {
+		if q.outcomes[i].Waiter == w {
+			return true
+		}
+	}
+	return false
+}
+
+// end notes that a request is refused.
+func (q *Queue) end(id WaitID) { q.parked, q.finished = nil, append(q.finished, id) }
+
+func (q *Queue) finish(id WaitID) {
+	d := q.done[id.Session]
+	if d == nil {
+		d = &done{ids: map[uint64]bool{}}
+		q.done[id.Session] = d
+	}
+	if d.ids[id.ID] {
+		return
+	}
+	d.ids[id.ID] = true
+	if d.order = append(d.order, id.ID); len(d.order) > doneMax {
+		delete(d.ids, d.order[0])
+		d.floor = max(d.floor, d.order[0])
+		d.order = d.order[1:]
+	}
+}
+
+func drop[K comparable](m map[K][]*Waiter, k K, w *Waiter) {
+	list := m[k]
+	for i := range list {
+		if list[i] == w {
+			list = append(list[:i:i], list[i+1:]...) // others may be walking the old one
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(m, k)
+	} else {
+		m[k] = list
+	}
+}
