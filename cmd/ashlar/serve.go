@@ -194,6 +194,7 @@ func (n *node) listen() (net.Listener, error) {
 func (n *node) wire() {
 	n.fatal = make(chan error, 2)
 	n.process = newIncarnation()
+	n.log.Info("starting", "process", n.process)
 	id := rpc.Identity{
 		Cluster: n.conf.Cluster, Role: wire.RoleNode, Name: n.conf.Name,
 		Incarnation: n.process, Secret: n.conf.Secret,

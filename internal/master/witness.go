@@ -164,7 +164,7 @@ func (w *witnesses) prove(p *process) {
 	if !dead {
 		return
 	}
-	w.m.log.Warn("a process of the cluster has ended", "node", p.name, "addr", p.last.Addr)
+	w.m.log.Warn("a process of the cluster has ended", "node", p.name, "addr", p.last.Addr, "process", p.id)
 	if n := w.m.node.Load(); n != nil && p.last.Member != 0 {
 		n.LeaderIsDead(uint64(p.last.Member), p.last.Life)
 	}

@@ -17,14 +17,7 @@ import (
 // One round of the whole thing, with a seed of the day, so that each day tries
 // another; a failure names its own.
 func TestACrowdOfFaultsLosesNothing(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
-	for _, tool := range []string{"ip", "iptables"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip("needs ", tool, ": scripts/deps.sh installs it")
-		}
-	}
+	needsRoot(t)
 	dir := t.TempDir()
 	for name, pkg := range map[string]string{"ashlar": "../../cmd/ashlar", "chaos": "."} {
 		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
@@ -128,7 +121,7 @@ func TestOnlyFaultsThatMetSomethingCount(t *testing.T) {
 	if e, err := ask("pause"); e != nil || !errors.As(err, &not) {
 		t.Errorf("a second pause: %v", err)
 	}
-	if e, err := ask("kill"); e == nil || err != nil || !p.ended() {
+	if e, err := ask("kill"); e == nil || err != nil || !p.isGone() {
 		t.Errorf("kill: %v", err)
 	}
 	for _, kind := range []string{"kill", "pause"} {
@@ -149,6 +142,10 @@ func TestAWrongScheduleIsRefusedByLine(t *testing.T) {
 		"1s refuse n1 rst 1s":    `no "rst"; there are tcp-reset, icmp`,
 		"1s disk n1 a full 1s":   `no "a"; there are chunks, data`,
 		"1s setclock n1 late 1s": "late",
+		"1s slow n1 -5ms 1s":     "no delay",
+		"1s far n1 n2 11s 1s":    "no delay",
+		"1s narrow n1 1KiB 1s":   "less than",
+		"1s narrow n1 fast 1s":   "not a size",
 	} {
 		if _, err := readSchedule(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)

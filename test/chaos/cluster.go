@@ -23,6 +23,7 @@ import (
 const (
 	nodes    = 3
 	volume   = "main"
+	bridge   = "ashlar0"
 	network  = "10.98.0." // of the bridge; clients are at .254
 	clientIP = network + "254"
 	// readyTimeout is how long a start may take, repairTimeout how long until
@@ -38,13 +39,16 @@ const (
 // with it now.
 type node struct {
 	name, ns, ip, dir string
+	number            string   // its last part, in names of interfaces too
 	proc              *process // the last one
+	lives             []*process
+	relay             *relay // in its link, nil for none
 
-	down     int
-	disk     []string // rules of internal/faults
-	clock    []string
-	suffered bool // this process had errors from a disk
-	sample   *usage
+	down    int
+	disk    []string // rules of internal/faults
+	clock   []string
+	sample  *usage
+	logRead int64 // how far deaths were looked for
 }
 
 func (n *node) addr() string { return net.JoinHostPort(n.ip, strconv.Itoa(config.DefaultPort)) }
@@ -54,9 +58,14 @@ func (n *node) file(name string) string { return filepath.Join(n.dir, name) }
 // process is one that was started.
 type process struct {
 	*exec.Cmd
-	gone   chan struct{}
-	err    error // how it ended, once it is gone
-	paused bool
+	gone     chan struct{}
+	err      error // how it ended, once it is gone
+	paused   bool
+	suffered bool // it had errors from a disk, and may end by itself
+
+	began  time.Time
+	killed time.Time // before SIGKILL was sent; zero: it was not
+	ended  time.Time // once it is gone
 }
 
 // start starts a command, whose output is appended to a file.
@@ -71,16 +80,17 @@ func start(c *exec.Cmd, log string) (*process, error) {
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{Cmd: c, gone: make(chan struct{})}
+	p := &process{Cmd: c, gone: make(chan struct{}), began: time.Now()}
 	go func() {
 		p.err = c.Wait()
+		p.ended = time.Now()
 		close(p.gone)
 	}()
 	return p, nil
 }
 
-// ended tells whether the process is gone.
-func (p *process) ended() bool {
+// isGone tells whether the process has ended.
+func (p *process) isGone() bool {
 	select {
 	case <-p.gone:
 		return true
@@ -91,7 +101,10 @@ func (p *process) ended() bool {
 
 // signal signals a process; one that is gone does not mind.
 func (p *process) signal(s syscall.Signal) {
-	if !p.ended() {
+	if !p.isGone() {
+		if s == syscall.SIGKILL && p.killed.IsZero() {
+			p.killed = time.Now()
+		}
 		_ = p.Process.Signal(s) // it may end meanwhile
 	}
 }
@@ -99,7 +112,7 @@ func (p *process) signal(s syscall.Signal) {
 // pause stops a process and returns what lets it go on; nil if it is gone or
 // stopped already.
 func (p *process) pause() (end func() error) {
-	if p.paused || p.ended() {
+	if p.paused || p.isGone() {
 		return nil
 	}
 	p.paused = true
@@ -118,6 +131,8 @@ type cluster struct {
 	nodes    []*node
 	admin    *session
 	stopped  bool
+	lives    map[string]*process // by what they call themselves in logs
+	proofs   int                 // deaths that masters took as proven
 }
 
 // command runs a line of a command that must succeed.
@@ -145,7 +160,7 @@ func newCluster(ctx context.Context, o *options, name string) (*cluster, error) 
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{bin: bin, dir: filepath.Join(o.dir, name)}
+	c := &cluster{bin: bin, dir: filepath.Join(o.dir, name), lives: map[string]*process{}}
 	_, _ = rand.Read(c.id[:]) // never fails
 	c.id[6], c.id[8] = c.id[6]&0x0f|0x40, c.id[8]&0x3f|0x80
 	if err := c.build(); err != nil {
@@ -171,8 +186,7 @@ func (c *cluster) build() error {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return err
 	}
-	if err := commands("ip link set lo up", "ip link add ashlar0 type bridge",
-		"ip addr add "+clientIP+"/24 dev ashlar0", "ip link set ashlar0 up"); err != nil {
+	if err := c.bridge(); err != nil {
 		return err
 	}
 	if err := config.WriteFile(filepath.Join(c.dir, "secret"), append(config.NewSecret(), '\n'), 0o600); err != nil {
@@ -180,15 +194,10 @@ func (c *cluster) build() error {
 	}
 	var masters []config.Master
 	for i := range nodes {
-		n := &node{name: fmt.Sprintf("n%d", i+1), ns: fmt.Sprintf("ashlar-chaos-%d-%d", os.Getpid(), i+1), ip: network + strconv.Itoa(i+1)}
-		n.dir = filepath.Join(c.dir, n.name)
+		n := newNode(c.dir, i+1)
 		c.nodes = append(c.nodes, n)
 		masters = append(masters, config.Master{Name: n.name, Addr: n.addr()})
-		inside := "ip netns exec " + n.ns + " "
-		if err := commands("ip netns add "+n.ns,
-			fmt.Sprintf("ip link add v%d type veth peer name eth0 netns %s", i+1, n.ns),
-			fmt.Sprintf("ip link set v%d master ashlar0 up", i+1),
-			inside+"ip link set lo up", inside+"ip addr add "+n.ip+"/24 dev eth0", inside+"ip link set eth0 up"); err != nil {
+		if err := n.connect(); err != nil {
 			return err
 		}
 	}
@@ -210,6 +219,30 @@ func (c *cluster) build() error {
 	return config.WriteFile(c.client(), config.ClientText(c.id, masters, "secret", volume), 0o644)
 }
 
+// bridge makes the bridge. It has an address of its own: otherwise it has one of
+// an interface that is in it, which may leave.
+func (c *cluster) bridge() error {
+	return commands("ip link set lo up", "ip link add "+bridge+" address 02:00:00:00:00:fe type bridge",
+		"ip addr add "+clientIP+"/24 dev "+bridge, "ip link set "+bridge+" up")
+}
+
+// newNode returns the i-th node, from 1, which is not connected yet.
+func newNode(dir string, i int) *node {
+	number := strconv.Itoa(i)
+	n := &node{name: "n" + number, number: number, ns: fmt.Sprintf("ashlar-chaos-%d-%d", os.Getpid(), i), ip: network + number}
+	n.dir = filepath.Join(dir, n.name)
+	return n
+}
+
+// connect makes a node's namespace and its link; slow.go draws it.
+func (n *node) connect() error {
+	inside, i := "ip -n "+n.ns+" ", n.number
+	return commands("ip netns add "+n.ns, "ip link add v"+i+" type veth peer name eth0 netns "+n.ns,
+		"ip link set v"+i+" arp off master "+bridge+" up",
+		"ip link add w"+i+" type veth peer name x"+i, "ip link set w"+i+" arp off up", "ip link set x"+i+" arp off up",
+		inside+"link set lo up", inside+"addr add "+n.ip+"/24 dev eth0", inside+"link set eth0 up")
+}
+
 func (c *cluster) client() string { return filepath.Join(c.dir, "client.toml") }
 
 // start starts a node that does not run.
@@ -217,8 +250,11 @@ func (c *cluster) start(n *node) (err error) {
 	// ip becomes the node: the process started is the one to signal.
 	cmd := exec.Command("ip", "netns", "exec", n.ns, c.bin, "serve", "--config", n.file("ashlar.toml"), "--pprof", net.JoinHostPort(n.ip, pprofPort))
 	cmd.Env = append(os.Environ(), faults.Env+"="+n.file("faults"))
-	n.suffered, n.sample = len(n.disk) > 0, nil
-	n.proc, err = start(cmd, n.file("log"))
+	n.sample = nil
+	if n.proc, err = start(cmd, n.file("log")); err == nil {
+		n.proc.suffered = len(n.disk) > 0
+		n.lives = append(n.lives, n.proc)
+	}
 	return err
 }
 
@@ -261,9 +297,12 @@ func (c *cluster) stop() {
 		if n.proc != nil {
 			c.kill(n)
 		}
-		_ = command("ip netns del " + n.ns) // it may not have been made
+		if n.relay != nil {
+			_ = n.relay.close() // nobody is there any more
+		}
+		_ = commands("ip netns del "+n.ns, "ip link del w"+n.number) // they may not have been made
 	}
-	_ = command("ip link del ashlar0") // it may not have been made
+	_ = command("ip link del " + bridge) // likewise
 }
 
 func (c *cluster) status(ctx context.Context) (*wire.Status, error) {

@@ -113,9 +113,9 @@ func (r *round) end(f Fault, e *effect) {
 // watchNodes notes processes that ended and should not have.
 func (r *round) watchNodes() {
 	for _, n := range r.c.nodes {
-		if n.down == 0 && n.proc.ended() && !n.suffered {
+		if n.down == 0 && n.proc.isGone() && !n.proc.suffered {
 			r.errs = append(r.errs, fmt.Errorf("%s ended by itself: %v", n.name, n.proc.err))
-			n.suffered = true // told once
+			n.proc.suffered = true // told once
 		}
 	}
 }
@@ -154,7 +154,7 @@ func (r *round) begin(ctx context.Context, f *Fault) (*effect, error) {
 	}
 	switch f.Kind {
 	case "kill":
-		if n.proc.ended() {
+		if n.proc.isGone() {
 			return nil, nothing(n.name + " is down")
 		}
 		return r.hold(n), nil
@@ -165,6 +165,8 @@ func (r *round) begin(ctx context.Context, f *Fault) (*effect, error) {
 		return nil, nothing(n.name + " is down or stopped")
 	case "disk", "setclock":
 		return r.onRules(n, f)
+	case "slow", "narrow", "far":
+		return r.onSlow(ctx, n, f)
 	}
 	return r.onLinks(ctx, n, f)
 }
@@ -207,7 +209,7 @@ func (r *round) hold(n *node) *effect {
 func (r *round) onClient(k *clientProc, f *Fault) (*effect, error) {
 	switch f.Kind {
 	case "kill":
-		if k.proc.ended() {
+		if k.proc.isGone() {
 			return nil, nothing(k.name + " is down")
 		}
 		k.proc.signal(syscall.SIGKILL)
@@ -226,7 +228,7 @@ func (r *round) onClient(k *clientProc, f *Fault) (*effect, error) {
 // says that it struck.
 func (r *round) onRules(n *node, f *Fault) (*effect, error) {
 	if f.Kind == "setclock" {
-		if n.proc.ended() {
+		if n.proc.isGone() {
 			return nil, nothing(n.name + " is down")
 		}
 		return r.rule(n, &n.clock, "clock "+f.Args[1], nil)
@@ -237,9 +239,9 @@ func (r *round) onRules(n *node, f *Fault) (*effect, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.suffered = n.suffered || d.ends
+	n.proc.suffered = n.proc.suffered || d.ends
 	e, err := r.rule(n, &n.disk, rule, func() error {
-		if n.down > 0 || !d.mend && !n.proc.ended() {
+		if n.down > 0 || !d.mend && !n.proc.isGone() {
 			return nil
 		}
 		r.c.kill(n)
@@ -287,18 +289,18 @@ func (n *node) said(from int64, text string) (bool, error) {
 }
 
 // lift ends whatever a round left, so that nothing is wrong any more.
-func (r *round) lift() error {
+func (r *round) lift(ctx context.Context) error {
 	for _, n := range r.c.nodes {
 		n.disk, n.clock, n.down = nil, nil, 0
 		if err := r.c.writeRules(n); err != nil {
 			return err
 		}
-		if err := command("ip netns exec " + n.ns + " iptables -w -F"); err != nil {
+		if err := errors.Join(n.run("iptables -w -F"), n.direct(ctx)); err != nil {
 			return err
 		}
 		n.proc.signal(syscall.SIGCONT)
 		n.proc.paused = false
-		if n.proc.ended() {
+		if n.proc.isGone() {
 			if err := r.c.start(n); err != nil {
 				return err
 			}

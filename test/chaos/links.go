@@ -15,16 +15,9 @@ func (r *round) onLinks(ctx context.Context, n *node, f *Fault) (*effect, error)
 	var rules []string
 	switch f.Kind {
 	case "cut", "deaf":
-		ip := clientIP
-		if f.Args[1] != "clients" {
-			m, err := r.node(ctx, &f.Args[1])
-			if err != nil {
-				return nil, err
-			}
-			if m == n {
-				return nil, nothing("it is one node")
-			}
-			ip = m.ip
+		ip, err := r.peer(ctx, n, &f.Args[1])
+		if err != nil {
+			return nil, err
 		}
 		rules = []string{"INPUT -s " + ip + " -j DROP"}
 		if f.Kind == "cut" {
@@ -55,6 +48,21 @@ func (r *round) onLinks(ctx context.Context, n *node, f *Fault) (*effect, error)
 		met: func() (bool, error) { return n.packets(mark) },
 		end: func() error { return tables("-D") },
 	}, tables("-A")
+}
+
+// peer returns the address of the other end of a link.
+func (r *round) peer(ctx context.Context, n *node, word *string) (string, error) {
+	if *word == "clients" {
+		return clientIP, nil
+	}
+	m, err := r.node(ctx, word)
+	if err != nil {
+		return "", err
+	}
+	if m == n {
+		return "", nothing("it is one node")
+	}
+	return m.ip, nil
 }
 
 // run runs a command in a node's namespace.

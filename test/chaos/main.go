@@ -10,8 +10,9 @@
 // Three nodes, each master and chunkserver in one process, run in network
 // namespaces of their own on a bridge, inside a namespace of the command, so
 // that nothing outside is touched. It needs root, ip and iptables. Processes
-// are killed and stopped by signals, links are cut and refused by iptables,
-// disks and clocks fail by the rules of internal/faults.
+// are killed and stopped by signals, links are cut and refused by iptables and
+// made slow by a relay of frames, disks and clocks fail by the rules of
+// internal/faults.
 //
 // A round draws a schedule from its seed, prints it, writes it beside the
 // histories and carries it out; what was hit when, which a schedule leaves open
@@ -21,13 +22,15 @@
 // repairTimeout every copy must be there; a scrub must find no difference;
 // everything is read once more; the histories of all clients must be
 // linearizable (test/history); descriptors, goroutines and memory of every
-// process must not have grown beyond a bound. What went wrong keeps its
+// process must not have grown beyond a bound; no master may have taken a
+// process for dead, by proof of death, that lived. What went wrong keeps its
 // directory, which is named. The cluster goes on into the next round; in the
 // short form a failed round does not end the run: its cluster is kept as it is
 // and the next round begins with a new one.
 //
-// The driver is one goroutine; recorders and what watches processes have
-// mutexes that are leaves. Nothing survives a crash but the directory.
+// The driver is one goroutine, and relays have four each; recorders, relays and
+// what watches processes have mutexes that are leaves, but for relay.mu, which
+// is taken before pipe.mu and let go. Nothing survives a crash but the directory.
 package main
 
 import (

@@ -122,7 +122,7 @@ func (r *round) run(ctx context.Context) error {
 		r.clients = append(r.clients, k)
 	}
 	err := r.disturb(ctx)
-	err = errors.Join(err, r.lift(), errors.Join(r.errs...))
+	err = errors.Join(err, r.lift(ctx), errors.Join(r.errs...))
 	if err == nil {
 		err = r.finish(ctx)
 	}
@@ -161,6 +161,7 @@ func (r *round) finish(ctx context.Context) error {
 		func() error { return r.scrub(ctx) },
 		func() error { return r.readAll(ctx, k) },
 		r.measureAll,
+		r.c.deaths,
 	} {
 		if err := step(); err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ashlarfs/ashlar/internal/config"
 )
 
 // Fault is one thing that goes wrong, from At, for a while: a line of a
@@ -25,6 +27,9 @@ import (
 //	9s refuse n2 tcp-reset 3s      what n2 is sent is answered with a reset: REJECT
 //	9s refuse n2 icmp 3s           ... with port unreachable
 //	10s lossy n2 3s                every fifth packet to n2 is lost
+//	10s slow n2 30ms 2s            whatever goes to and from n2 takes so long, each way
+//	10s far n1 n3 100ms 2s         likewise between two; also clients
+//	10s narrow n2 256KiB 2s        no more than that goes to n2, or from it, in a second
 //	12s disk n1 chunks full 3s     of chunks or data: a word of diskFaults
 //	13s setclock n1 1h 5s          its time of day
 //
@@ -70,14 +75,57 @@ var diskFaults = map[string]diskFault{
 }
 
 // words are what each kind of fault takes, between its name and its duration:
-// a list of words that are allowed, nil for nodes, clients and durations,
-// which are looked at when the time comes.
-var words = map[string][][]string{
+// what looks at each word, nil for nodes and clients, which are looked at when
+// the time comes.
+var words = map[string][]func(string) error{
 	"kill": {nil}, "pause": {nil}, "killall": {},
 	"cut": {nil, nil}, "deaf": {nil, nil}, "isolate": {nil}, "mute": {nil}, "lossy": {nil},
-	"refuse":   {nil, {"tcp-reset", "icmp"}},
-	"disk":     {nil, {"chunks", "data"}, slices.Sorted(maps.Keys(diskFaults))},
-	"setclock": {nil, nil},
+	"slow": {nil, delay}, "far": {nil, nil, delay}, "narrow": {nil, rate},
+	"refuse":   {nil, oneOf(refusals)},
+	"disk":     {nil, oneOf([]string{"chunks", "data"}), oneOf(diskWords)},
+	"setclock": {nil, duration},
+}
+
+var (
+	refusals  = []string{"tcp-reset", "icmp"}
+	diskWords = slices.Sorted(maps.Keys(diskFaults))
+)
+
+// rateMin is the least bandwidth, in bytes a second: below it a frame of the
+// largest size does not get through in time.
+const rateMin = 64 << 10
+
+func oneOf(words []string) func(string) error {
+	return func(w string) error {
+		if slices.Contains(words, w) {
+			return nil
+		}
+		return fmt.Errorf("no %q; there are %s", w, strings.Join(words, ", "))
+	}
+}
+
+func duration(w string) error {
+	_, err := time.ParseDuration(w)
+	return err
+}
+
+// delayMax is the most that a frame is delayed.
+const delayMax = 10 * time.Second
+
+func delay(w string) error {
+	d, err := time.ParseDuration(w)
+	if err == nil && (d <= 0 || d > delayMax) {
+		err = fmt.Errorf("%v is no delay; it is above 0 and up to %v", d, delayMax)
+	}
+	return err
+}
+
+func rate(w string) error {
+	n, err := config.ParseSize(w)
+	if err == nil && n < rateMin {
+		err = fmt.Errorf("%q is less than %d bytes a second", w, rateMin)
+	}
+	return err
 }
 
 func loadSchedule(file string) (Schedule, error) {
@@ -122,8 +170,11 @@ func parseFault(w []string) (f Fault, err error) {
 		return f, fmt.Errorf("%s takes %d words and a duration", f.Kind, len(want))
 	}
 	for i, a := range f.Args {
-		if want[i] != nil && !slices.Contains(want[i], a) {
-			return f, fmt.Errorf("%s: no %q; there are %s", f.Kind, a, strings.Join(want[i], ", "))
+		if want[i] == nil {
+			continue
+		}
+		if err := want[i](a); err != nil {
+			return f, fmt.Errorf("%s: %w", f.Kind, err)
 		}
 	}
 	if f.At, err = time.ParseDuration(w[0]); err != nil {
@@ -135,10 +186,7 @@ func parseFault(w []string) (f Fault, err error) {
 	if f.At < 0 || f.For < 0 {
 		return f, fmt.Errorf("%s begins or ends before it began", f.Kind)
 	}
-	if f.Kind == "setclock" {
-		_, err = time.ParseDuration(f.Args[1])
-	}
-	return f, err
+	return f, nil
 }
 
 // weights say how often a fault is drawn; a seed multiplies each by one of
@@ -148,7 +196,7 @@ var weights = []struct {
 	weight int
 }{
 	{"kill", 6}, {"pause", 5}, {"killall", 1}, {"cut", 3}, {"deaf", 2}, {"isolate", 3}, {"mute", 2},
-	{"refuse", 4}, {"lossy", 1}, {"disk", 8}, {"setclock", 1},
+	{"refuse", 4}, {"lossy", 1}, {"slow", 3}, {"far", 2}, {"narrow", 1}, {"disk", 8}, {"setclock", 1},
 }
 
 var likely = []int{0, 1, 1, 3}
@@ -162,6 +210,7 @@ func draw(seed uint64, clients int, length time.Duration) Schedule {
 		}
 		return fmt.Sprintf("n%d", 1+rng.IntN(nodes))
 	}
+	one := func(words ...string) string { return words[rng.IntN(len(words))] }
 	client := func() string { return fmt.Sprintf("c%d", 1+rng.IntN(clients)) }
 	var kinds []string
 	for _, w := range weights {
@@ -183,23 +232,30 @@ func draw(seed uint64, clients int, length time.Duration) Schedule {
 			if f.Kind == "pause" && rng.IntN(2) == 0 { // longer than any lease
 				f.For = 6 * time.Second
 			}
-		case "cut", "deaf":
+		case "cut", "deaf", "far":
 			f.Args = []string{node(), node()}
 			if f.Args[0] == f.Args[1] || rng.IntN(4) == 0 {
 				f.Args[1] = "clients"
 			}
+			if f.Kind == "far" {
+				f.Args = append(f.Args, one("30ms", "100ms", "400ms"))
+			}
+		case "slow":
+			f.Args = []string{node(), one("5ms", "30ms", "150ms", "600ms")}
+		case "narrow":
+			f.Args = []string{node(), one("128KiB", "1MiB")}
 		case "isolate", "mute", "lossy":
 			f.Args = []string{node()}
 		case "refuse":
-			f.Args = []string{node(), words["refuse"][1][rng.IntN(2)]}
+			f.Args = []string{node(), one(refusals...)}
 		case "disk":
-			where, what := "chunks", words["disk"][2][rng.IntN(len(diskFaults))]
+			where, what := "chunks", one(diskWords...)
 			if rng.IntN(3) == 0 && what != "scarce" { // masters keep no reserve
 				where = "data"
 			}
 			f.Args = []string{node(), where, what}
 		case "setclock":
-			f.Args = []string{node(), []string{"1h", "-1h", "24h"}[rng.IntN(3)]}
+			f.Args = []string{node(), one("1h", "-1h", "24h")}
 		}
 		out = append(out, f)
 	}
