@@ -76,6 +76,9 @@ func (l *lead) admit(o *wire.Operation) error {
 func (l *lead) evaluated(ctx context.Context, o *wire.Operation) (wire.Message, error) {
 	for begun := false; ; begun = true {
 		req := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
+			if err := l.hear(o); err != nil {
+				return nil, "", err
+			}
 			return meta.Evaluate(tx, env, o)
 		})
 		req.settled = func(reply wire.Message) { l.noteOpen(o, reply) }

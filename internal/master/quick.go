@@ -49,6 +49,9 @@ func (l *lead) confirmed() bool { return l.m.node.Load().LeaseValid() && l.m.lea
 func (l *lead) changeNow(r *rpc.Request, o *wire.Operation) bool {
 	return l.evaluateNow(&request{
 		eval: func(tx *layered, env *meta.Env) (wire.Message, string, error) {
+			if err := l.hear(o); err != nil {
+				return nil, "", err
+			}
 			return meta.Evaluate(tx, env, o)
 		},
 		settled: func(reply wire.Message) { l.noteOpen(o, reply) },

@@ -26,6 +26,7 @@ type clientSession struct {
 	renewed     clock.Time
 	hello       bool // it has told this leader what it holds
 	generation  uint64
+	lowest      uint64     // sequence it waits for, as it last said
 	ticket      clock.Time // when the last was given, 0 for never
 	expires     int64      // when that one does, in operation time
 	losing      bool       // it is lost, or about to be: nothing of it is taken
@@ -180,6 +181,24 @@ func (l *lead) live(id ashlar.SessionID) (*clientSession, error) {
 	return s, nil
 }
 
+// hear raises the lowest sequence that an operation carries to what its session
+// has said since it was sent, so that one that was given up and overtaken is
+// refused (I-3), and refuses one whose session was lost meanwhile. It is called
+// when the operation is evaluated: what was evaluated before has spoken. The
+// floor in the state follows in steps; what this leader heard is lost with it,
+// and the next one hears it in the hello that it waits for.
+func (l *lead) hear(o *wire.Operation) error {
+	l.sessMu.Lock()
+	defer l.sessMu.Unlock()
+	s, err := l.live(o.Session)
+	if err != nil {
+		return err
+	}
+	s.lowest = max(s.lowest, o.Lowest)
+	o.Lowest = s.lowest
+	return nil
+}
+
 func (l *lead) sessionOpen(ctx context.Context, r *rpc.Request) (wire.Message, error) {
 	q := r.Msg.(*wire.SessionOpen)
 	var made *session.Session
@@ -288,7 +307,7 @@ func (l *lead) sessionHello(_ context.Context, r *rpc.Request) (wire.Message, er
 	if err := l.mayRenew(); err != nil {
 		return nil, err
 	}
-	s.generation, s.hello = q.Generation, true
+	s.generation, s.hello, s.lowest = q.Generation, true, max(s.lowest, q.Lowest)
 	l.opens.told(s.id, q.Opens)
 	l.kickBackground()
 	return l.renew(s), nil
