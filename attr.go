@@ -32,12 +32,26 @@ const (
 	ModeMask   = 0o7777
 )
 
+// What Attr.Flags tells.
+const (
+	// HasACL and HasDefaultACL say that there is an access control list that
+	// says more than the mode, and one for what is made in the directory.
+	HasACL        = 1 << 0
+	HasDefaultACL = 1 << 1
+	// HasCapability says that there is a security.capability, which a change
+	// of the file takes away.
+	HasCapability = 1 << 2
+	// Linkable says that the file was made without a name and may get one.
+	Linkable = 1 << 3
+)
+
 // Attr is what stat(2) tells of an inode. Times are nanoseconds since 1970.
 type Attr struct {
 	Inode   Inode
 	Gen     uint32 // life of the inode number, for file handles
 	Type    FileType
 	Mode    uint16 // permission, setuid, setgid and sticky bits
+	Flags   uint8  // HasACL and so on
 	Nlink   uint32
 	UID     uint32
 	GID     uint32

@@ -1,6 +1,7 @@
 package meta_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -36,6 +37,12 @@ func (w *world) body(a args) wire.Message {
 		return &wire.GetXattr{Inode: ino, Name: a.str("name")}
 	case "setxattr":
 		return w.setXattr(a, ino)
+	case "setfacl":
+		m := &wire.SetXattr{Inode: ino, Name: "system.posix_acl_access", Value: aclOf(a.str("list"))}
+		if a.flag("default") {
+			m.Name = "system.posix_acl_default"
+		}
+		return m
 	case "listxattr":
 		return &wire.ListXattr{Inode: ino}
 	case "rmxattr":
@@ -60,7 +67,10 @@ func (w *world) namesBody(a args) wire.Message {
 		dir, name := w.split(path)
 		m := &wire.Make{
 			Parent: dir, Name: name, Type: typeNames[a.str("type")], Mode: a.oct("mode"), Target: a.str("target"),
-			Rdev: uint32(a.num("rdev")), Exclusive: a.flag("exclusive"),
+			Rdev: uint32(a.num("rdev")), Exclusive: a.flag("exclusive"), Umask: a.oct("umask"),
+		}
+		if m.Unnamed = a.flag("unnamed"); m.Unnamed {
+			m.Name, m.Open = "", true
 		}
 		if n := a.num("target-length"); n > 0 {
 			m.Target = strings.Repeat("t", int(n))
@@ -81,6 +91,9 @@ func (w *world) namesBody(a args) wire.Message {
 		}
 		if a.flag("exchange") {
 			m.Flags |= wire.RenameExchange
+		}
+		if a.flag("whiteout") {
+			m.Flags |= wire.RenameWhiteout
 		}
 		return m
 	case "volume":
@@ -108,11 +121,31 @@ func (w *world) setXattr(a args, ino ashlar.Inode) wire.Message {
 	return m
 }
 
+// aclOf makes a list from u::7,u:5:6,g::5,g:6:0,m::7,o::0.
+func aclOf(text string) []byte {
+	b := []byte{2, 0, 0, 0}
+	for _, e := range strings.Split(text, ",") {
+		var tag string
+		id, perm := -1, 0
+		f := strings.Split(e, ":")
+		if tag = f[0]; f[1] != "" {
+			tag = strings.ToUpper(tag)
+			fmt.Sscan(f[1], &id)
+		}
+		fmt.Sscan(f[2], &perm)
+		b = binary.LittleEndian.AppendUint16(b, map[string]uint16{"u": 1, "U": 2, "g": 4, "G": 8, "m": 16, "o": 32}[tag])
+		b = binary.LittleEndian.AppendUint16(b, uint16(perm))
+		b = binary.LittleEndian.AppendUint32(b, uint32(id))
+	}
+	return b
+}
+
 func setAttr(a args, ino ashlar.Inode) wire.Message {
 	m := &wire.SetAttr{Inode: ino}
 	for name, bit := range map[string]uint32{
 		"mode": wire.SetMode, "uid": wire.SetUID, "gid": wire.SetGID, "size": wire.SetSize, "atime": wire.SetAtime,
 		"mtime": wire.SetMtime, "atime-now": wire.SetAtimeNow, "mtime-now": wire.SetMtimeNow, "ctime": wire.SetCtime,
+		"kill": wire.SetKill,
 	} {
 		if a.flag(name) {
 			m.Valid |= bit

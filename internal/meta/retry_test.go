@@ -201,7 +201,7 @@ func TestDamagedRecordIsAnErrorThatNamesItsKey(t *testing.T) {
 	w.mem.Set(key.Inode(w.root), []byte{99})
 	w.mem.Commit()
 	_, err := w.do(&wire.GetAttr{Inode: w.root})
-	if !errors.Is(err, ashlar.Corrupt) || err.Error() != "read metadata 1/inode/1: corrupt: decode: corrupt: record version 99, know 1" {
+	if !errors.Is(err, ashlar.Corrupt) || err.Error() != "read metadata 1/inode/1: corrupt: decode: corrupt: record version 99, know 1 to 2" {
 		t.Error(err)
 	}
 }

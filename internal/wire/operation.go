@@ -136,6 +136,7 @@ func CodeAttr(c *Codec, a *ashlar.Attr) {
 	U32(c, &a.Gen)
 	U8(c, &a.Type)
 	U16(c, &a.Mode)
+	U8(c, &a.Flags)
 	U32(c, &a.Nlink)
 	U32(c, &a.UID)
 	U32(c, &a.GID)
@@ -265,6 +266,9 @@ const (
 	SetAtimeNow = 1 << 6 // the leader's clock
 	SetMtimeNow = 1 << 7
 	SetCtime    = 1 << 8
+	// SetKill takes setuid, setgid and capabilities away from a file, as a
+	// change of its owner or its data does.
+	SetKill = 1 << 9
 )
 
 // SetAttr changes attributes. A change of size is answered after every group
@@ -300,7 +304,9 @@ func (m *SetAttr) Fields(c *Codec) {
 
 // Make creates a file, directory, symbolic link or special file. Without
 // Exclusive an existing regular file is returned with Created false. Open
-// also registers it as open by the session. Mode has the umask applied.
+// also registers it as open by the session. Umask is taken from Mode unless
+// the directory has a default access control list. Unnamed makes a regular
+// file without a name, open, to which Link can give one unless Exclusive.
 // Answer: Entry.
 type Make struct {
 	Parent    ashlar.Inode
@@ -311,6 +317,8 @@ type Make struct {
 	Target    string // of a symbolic link
 	Exclusive bool
 	Open      bool
+	Umask     uint16
+	Unnamed   bool
 }
 
 // Kind implements Message.
@@ -326,6 +334,8 @@ func (m *Make) Fields(c *Codec) {
 	Text(c, &m.Target, nameMax)
 	Bool(c, &m.Exclusive)
 	Bool(c, &m.Open)
+	U16(c, &m.Umask)
+	Bool(c, &m.Unnamed)
 }
 
 // Link gives an inode another name. Answer: Entry.
@@ -367,6 +377,8 @@ func (m *Remove) Fields(c *Codec) {
 const (
 	RenameNoReplace = 1 << 0
 	RenameExchange  = 1 << 1
+	// RenameWhiteout leaves a character device 0,0 under the old name.
+	RenameWhiteout = 1 << 2
 )
 
 // Rename moves a name. Answer: Entry of the inode moved.
@@ -532,6 +544,9 @@ func (m *XattrReply) Fields(c *Codec) { Blob(c, &m.Value, ashlar.XattrValueMax) 
 const (
 	XattrCreate  = 1
 	XattrReplace = 2
+	// XattrKillSetgid, beyond those, clears setgid with an access control list:
+	// whoever sets it is not in the group.
+	XattrKillSetgid = 1 << 8
 )
 
 // SetXattr sets an extended attribute. Answer: Empty.

@@ -67,7 +67,7 @@ func (c *Cluster) make(cl *Client, cred ashlar.Cred, m *wire.Make) (*node, bool,
 	now := c.tick()
 	n := &node{
 		attr: ashlar.Attr{
-			Inode: ashlar.Inode(1<<52 | c.next), Gen: 1, Type: m.Type, Mode: m.Mode, Nlink: 1, UID: cred.UID, GID: cred.GID,
+			Inode: ashlar.Inode(1<<52 | c.next), Gen: 1, Type: m.Type, Mode: m.Mode &^ m.Umask, Nlink: 1, UID: cred.UID, GID: cred.GID,
 			Rdev: m.Rdev, Size: uint64(len(m.Target)), Atime: now, Mtime: now, Ctime: now, Btime: now, Version: 1,
 		},
 		target: m.Target, xattrs: map[string][]byte{},

@@ -123,10 +123,29 @@ func allowed(c *ashlar.Cred, a *ashlar.Attr, mask uint16) bool {
 
 // may checks the caller's permission unless the caller has done so.
 func (o *op) may(i *Inode, mask uint16) error {
-	if o.cred.Checked || allowed(o.cred, &i.Attr, mask) {
+	if o.cred.Checked {
 		return nil
 	}
-	return o.fail(ashlar.Permission, "")
+	return o.check(i, mask)
+}
+
+// check asks the access control list, if there is one that the group bits do
+// not already say all of, and otherwise the mode.
+func (o *op) check(i *Inode, mask uint16) error {
+	ok := false
+	if a, c := &i.Attr, o.cred; a.Flags&ashlar.HasACL == 0 || a.Mode&0o070 == 0 || c.UID == 0 || c.UID == a.UID {
+		ok = allowed(c, a, mask)
+	} else {
+		l, err := o.aclOf(i, accessACL)
+		if err != nil {
+			return err
+		}
+		ok = l.allows(c, a.GID, mask)
+	}
+	if !ok {
+		return o.fail(ashlar.Permission, "")
+	}
+	return nil
 }
 
 // owns tells whether the caller is trusted as the owner of an inode.
@@ -155,10 +174,21 @@ func (o *op) mayCreate(dir *Inode) error {
 }
 
 // dropPrivileges clears setuid, and setgid of what the group may execute, as
-// a change of content by anybody but root does.
+// a change of content by anybody but root does; whoever it is, capabilities go.
 func (o *op) dropPrivileges(i *Inode) {
 	if o.cred.UID != 0 && i.Attr.Mode&(ashlar.ModeSetuid|ashlar.ModeSetgid) != 0 {
 		i.Attr.Mode = withoutPrivileges(i.Attr.Mode)
+	}
+	o.dropCapability(i)
+}
+
+// dropCapability takes a file's capabilities away. The caller writes the
+// inode.
+func (o *op) dropCapability(i *Inode) {
+	if i.Attr.Flags&ashlar.HasCapability != 0 {
+		o.tx.Delete(key.Xattr(i.Attr.Inode, capability))
+		i.Xattrs--
+		i.Attr.Flags &^= ashlar.HasCapability
 	}
 }
 

@@ -22,6 +22,9 @@ func (o *op) make(m *wire.Make) (wire.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.Unnamed {
+		return o.makeUnnamed(m, dir)
+	}
 	if special(m.Name) {
 		return nil, o.fail(ashlar.Exist, m.Name)
 	}
@@ -59,6 +62,36 @@ func (o *op) make(m *wire.Make) (wire.Message, error) {
 	if m.Open {
 		e = o.named(i)
 	}
+	e.Created = true
+	return e, nil
+}
+
+// makeUnnamed makes a file without a name (O_TMPFILE): an orphan, which the
+// leader registers as open.
+func (o *op) makeUnnamed(m *wire.Make, dir *Inode) (wire.Message, error) {
+	if m.Type != ashlar.TypeFile || !m.Open {
+		return nil, o.fail(ashlar.Invalid, "only an open file can be without a name")
+	}
+	if err := o.mayCreate(dir); err != nil {
+		return nil, err
+	}
+	vol, err := o.volumeOf(dir)
+	if err != nil {
+		return nil, err
+	}
+	i, err := o.newInode(m, dir, vol)
+	if err != nil {
+		return nil, err
+	}
+	i.Attr.Nlink = 0
+	if !m.Exclusive {
+		i.Attr.Flags |= ashlar.Linkable
+	}
+	key.StoreMark(o.tx, key.Orphan(i.Attr.Inode))
+	o.put(i)
+	o.count(i, 1, 0, 0)
+	o.say("make file without a name inode").sayInode(i.Attr.Inode)
+	e := o.entry(i)
 	e.Created = true
 	return e, nil
 }
@@ -120,7 +153,7 @@ func (o *op) newInode(m *wire.Make, dir *Inode, vol *Volume) (*Inode, error) {
 		a.GID = dir.Attr.GID
 		if m.Type == ashlar.TypeDir {
 			a.Mode |= ashlar.ModeSetgid
-		} else if a.Mode&(ashlar.ModeSetgid|0o010) == ashlar.ModeSetgid|0o010 && o.cred.UID != 0 && !o.cred.Has(a.GID) {
+		} else if a.Mode&(ashlar.ModeSetgid|0o010) == ashlar.ModeSetgid|0o010 && !o.cred.Checked && o.cred.UID != 0 && !o.cred.Has(a.GID) {
 			a.Mode &^= ashlar.ModeSetgid
 		}
 	}
@@ -144,7 +177,7 @@ func (o *op) newInode(m *wire.Make, dir *Inode, vol *Volume) (*Inode, error) {
 	case ashlar.TypeChar, ashlar.TypeBlock:
 		a.Rdev = m.Rdev
 	}
-	return i, nil
+	return i, o.inheritACL(i, dir, m.Umask)
 }
 
 // link evaluates wire.Link.
@@ -178,13 +211,18 @@ func (o *op) link(m *wire.Link) (wire.Message, error) {
 	switch {
 	case i.Attr.Type == ashlar.TypeDir:
 		return nil, o.fail(ashlar.NotOwner, "directory")
-	case i.Attr.Nlink == 0:
+	case i.Attr.Nlink == 0 && i.Attr.Flags&ashlar.Linkable == 0:
 		return nil, o.fail(ashlar.NotExist, "the file was removed")
 	case i.Attr.Nlink >= ashlar.LinkMax:
 		return nil, o.fail(ashlar.TooManyLinks, "")
 	}
 	cookie := o.addName(dir, m.Name, i)
-	o.attach(i, dir.Attr.Inode, cookie, false)
+	first := i.Attr.Nlink == 0
+	if first {
+		o.tx.Delete(key.Orphan(m.Inode))
+		i.Attr.Flags &^= ashlar.Linkable
+	}
+	o.attach(i, dir.Attr.Inode, cookie, first)
 	i.Attr.Nlink++
 	i.Attr.Ctime = o.env.Now
 	o.put(i)

@@ -72,8 +72,9 @@ func (o *op) access(m *wire.Access) (wire.Message, error) {
 		return nil, err
 	case m.Mask > mayRead|mayWrite|mayExec:
 		return nil, o.fail(ashlar.Invalid, "mask")
-	case !allowed(o.cred, &i.Attr, uint16(m.Mask)):
-		return nil, o.fail(ashlar.Permission, "")
+	}
+	if err := o.check(i, uint16(m.Mask)); err != nil {
+		return nil, err
 	}
 	return &wire.Empty{}, nil
 }

@@ -30,10 +30,13 @@ type Inode struct {
 
 // Fields implements key.Record.
 func (i *Inode) Fields(c *wire.Codec) {
-	key.Version(c, 1)
+	v := key.VersionSince(c, 1, 2) // 1 had no flags
 	a := &i.Attr
 	wire.U8(c, &a.Type)
 	wire.U16(c, &a.Mode)
+	if v >= 2 {
+		wire.U8(c, &a.Flags)
+	}
 	wire.U32(c, &a.Nlink)
 	wire.U32(c, &a.UID)
 	wire.U32(c, &a.GID)

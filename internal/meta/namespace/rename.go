@@ -13,10 +13,12 @@ type move struct {
 	oldDir, newDir *Inode
 	from, to       *Inode
 	fromD, toD     Dentry
+	white          *Inode // what a whiteout leaves
 }
 
-func (v *move) exchange() bool { return v.Flags == wire.RenameExchange }
-func (v *move) across() bool   { return v.oldDir != v.newDir }
+func (v *move) exchange() bool    { return v.Flags == wire.RenameExchange }
+func (v *move) has(f uint32) bool { return v.Flags&f != 0 }
+func (v *move) across() bool      { return v.oldDir != v.newDir }
 
 // rename evaluates wire.Rename.
 func (o *op) rename(m *wire.Rename) (wire.Message, error) {
@@ -35,6 +37,9 @@ func (o *op) rename(m *wire.Rename) (wire.Message, error) {
 		return o.entry(v.from), nil // two names of one file: nothing to do
 	}
 	if err := o.renameAllowed(v); err != nil {
+		return nil, err
+	}
+	if err := o.whiteout(v); err != nil {
 		return nil, err
 	}
 	if v.exchange() {
@@ -57,7 +62,9 @@ func (o *op) rename(m *wire.Rename) (wire.Message, error) {
 
 // renameDirs reads the two directories and refuses names that are none.
 func (o *op) renameDirs(v *move) (err error) {
-	if v.Flags > wire.RenameExchange { // no others, and not both
+	switch v.Flags {
+	case 0, wire.RenameNoReplace, wire.RenameExchange, wire.RenameWhiteout, wire.RenameWhiteout | wire.RenameNoReplace:
+	default:
 		return o.fail(ashlar.Invalid, "flags")
 	}
 	if v.oldDir, err = o.directory(v.OldParent); err != nil {
@@ -74,7 +81,7 @@ func (o *op) renameDirs(v *move) (err error) {
 		return o.fail(ashlar.CrossVolume, "")
 	case special(v.OldName):
 		return o.fail(ashlar.Busy, v.OldName)
-	case special(v.NewName) && v.Flags == wire.RenameNoReplace:
+	case special(v.NewName) && v.has(wire.RenameNoReplace):
 		return o.fail(ashlar.Exist, v.NewName)
 	case special(v.NewName):
 		return o.fail(ashlar.Busy, v.NewName)
@@ -101,7 +108,7 @@ func (o *op) renameNames(v *move) error {
 		return err
 	}
 	switch {
-	case ok && v.Flags == wire.RenameNoReplace:
+	case ok && v.has(wire.RenameNoReplace):
 		return o.fail(ashlar.Exist, v.NewName)
 	case !ok && v.exchange():
 		return o.fail(ashlar.NotExist, v.NewName)
@@ -174,6 +181,19 @@ func (o *op) renameAllowed(v *move) error {
 	return nil
 }
 
+// whiteout makes what a whiteout leaves under the old name.
+func (o *op) whiteout(v *move) error {
+	if !v.has(wire.RenameWhiteout) {
+		return nil
+	}
+	vol, err := o.volumeOf(v.oldDir)
+	if err != nil {
+		return err
+	}
+	v.white, err = o.newInode(&wire.Make{Type: ashlar.TypeChar}, v.oldDir, vol)
+	return err
+}
+
 // moveName takes the source's name away and gives it the target's. A target
 // that exists keeps its cookie, so that a listing under way meets the name
 // once.
@@ -190,6 +210,11 @@ func (o *op) moveName(v *move) {
 		// One directory came and one went, or none: newDir's Nlink stands.
 	}
 	o.relocate(v.from, v.oldDir.Attr.Inode, v.fromD.Cookie, v.newDir.Attr.Inode, cookie)
+	if v.white != nil {
+		o.attach(v.white, v.oldDir.Attr.Inode, o.addName(v.oldDir, v.OldName, v.white), true)
+		o.put(v.white)
+		o.count(v.white, 1, 0, 0)
+	}
 }
 
 // exchange lets each name lead to what the other led to.

@@ -26,7 +26,9 @@ func (o *op) setAttr(m *wire.SetAttr) (wire.Message, error) {
 	}
 	o.setOwner(m, i)
 	if m.Valid&wire.SetMode != 0 {
-		o.setMode(m, i)
+		if err := o.setMode(m, i); err != nil {
+			return nil, err
+		}
 	}
 	if m.Valid != 0 {
 		i.Attr.Ctime = o.env.Now
@@ -76,9 +78,9 @@ func (o *op) maySetAttr(m *wire.SetAttr, i *Inode) error {
 }
 
 // setOwner changes owner and group; whoever does it, a file loses its setuid
-// and setgid bits (chown(2)), unless a mode comes with it.
+// and setgid bits and its capabilities (chown(2)), unless a mode comes with it.
 func (o *op) setOwner(m *wire.SetAttr, i *Inode) {
-	if m.Valid&(wire.SetUID|wire.SetGID) == 0 {
+	if m.Valid&(wire.SetUID|wire.SetGID|wire.SetKill) == 0 {
 		return
 	}
 	if m.Valid&wire.SetUID != 0 {
@@ -89,15 +91,17 @@ func (o *op) setOwner(m *wire.SetAttr, i *Inode) {
 	}
 	if i.Attr.Type != ashlar.TypeDir {
 		i.Attr.Mode = withoutPrivileges(i.Attr.Mode)
+		o.dropCapability(i)
 	}
 }
 
 // setMode changes the mode; setgid is dropped for a caller outside the group.
-func (o *op) setMode(m *wire.SetAttr, i *Inode) {
+func (o *op) setMode(m *wire.SetAttr, i *Inode) error {
 	i.Attr.Mode = m.Mode & ashlar.ModeMask
 	if !o.cred.Checked && o.cred.UID != 0 && !o.cred.Has(i.Attr.GID) {
 		i.Attr.Mode &^= ashlar.ModeSetgid
 	}
+	return o.chmodACL(i)
 }
 
 func (o *op) setTimes(m *wire.SetAttr, i *Inode) {

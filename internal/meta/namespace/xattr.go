@@ -8,13 +8,22 @@ import (
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
+// capability is what makes a program run with more than its caller may.
+const capability = "security.capability"
+
 // checkXattr checks name, namespace and permission as xattr(7) has it: user.
 // belongs to files and directories and goes by their mode; trusted. is root's,
-// and not there for others; security. is read by all and set by root. POSIX
-// access control lists (system.) are not supported.
+// and not there for others; security. is read by all and set by root; of
+// system. there are the access control lists, which setACL checks.
 func (o *op) checkXattr(i *Inode, name string, write bool) error {
 	if name == "" || len(name) > ashlar.XattrNameMax || strings.IndexByte(name, 0) >= 0 {
 		return o.fail(ashlar.Range, "attribute name")
+	}
+	if aclFlags[name] != 0 {
+		if i.Attr.Type == ashlar.TypeSymlink {
+			return o.fail(ashlar.Unsupported, name)
+		}
+		return nil
 	}
 	space, rest, ok := strings.Cut(name, ".")
 	if !ok || space != "user" && space != "trusted" && space != "security" {
@@ -78,7 +87,7 @@ func (o *op) setXattr(m *wire.SetXattr) (wire.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Flags&^(wire.XattrCreate|wire.XattrReplace) != 0 {
+	if m.Flags&^(wire.XattrCreate|wire.XattrReplace|wire.XattrKillSetgid) != 0 {
 		return nil, o.fail(ashlar.Invalid, "flags")
 	}
 	if err := o.checkXattr(i, m.Name, true); err != nil {
@@ -86,6 +95,12 @@ func (o *op) setXattr(m *wire.SetXattr) (wire.Message, error) {
 	}
 	if len(m.Value) > ashlar.XattrValueMax {
 		return nil, o.fail(ashlar.TooBig, m.Name)
+	}
+	if aclFlags[m.Name] != 0 {
+		if err := o.setACL(i, m.Name, m.Value, m.Flags&wire.XattrKillSetgid != 0); err != nil {
+			return nil, err
+		}
+		return o.xattrsChanged(i, m.Name)
 	}
 	_, ok, err := o.findXattr(i, m.Name)
 	switch {
@@ -103,9 +118,17 @@ func (o *op) setXattr(m *wire.SetXattr) (wire.Message, error) {
 	}
 	x := Xattr{Value: m.Value}
 	o.tx.Set(key.Xattr(m.Inode, m.Name), key.EncodeSize(&x, 8+len(m.Value)))
+	if m.Name == capability {
+		i.Attr.Flags |= ashlar.HasCapability
+	}
+	return o.xattrsChanged(i, m.Name)
+}
+
+// xattrsChanged ends a change of an attribute.
+func (o *op) xattrsChanged(i *Inode, name string) (wire.Message, error) {
 	i.Attr.Ctime = o.env.Now
 	o.put(i)
-	o.say("setxattr").sayName(m.Inode, m.Name)
+	o.say(o.name).sayName(i.Attr.Inode, name)
 	return &wire.Empty{}, nil
 }
 
@@ -120,7 +143,7 @@ func (o *op) listXattr(m *wire.ListXattr) (wire.Message, error) {
 	if i.Xattrs == 0 {
 		return r, nil
 	}
-	root := o.cred.Checked || o.cred.UID == 0
+	root := o.cred.UID == 0
 	lo, hi := key.Range64(key.KindXattr, m.Inode)
 	o.tx.Scan(lo, hi, func(k, _ []byte) bool {
 		name := string(k[len(lo):])
@@ -142,6 +165,9 @@ func (o *op) removeXattr(m *wire.RemoveXattr) (wire.Message, error) {
 	if err := o.checkXattr(i, m.Name, true); err != nil {
 		return nil, err
 	}
+	if aclFlags[m.Name] != 0 {
+		return o.removeACL(i, m.Name)
+	}
 	if _, ok, err := o.findXattr(i, m.Name); err != nil {
 		return nil, err
 	} else if !ok {
@@ -149,8 +175,20 @@ func (o *op) removeXattr(m *wire.RemoveXattr) (wire.Message, error) {
 	}
 	o.tx.Delete(key.Xattr(m.Inode, m.Name))
 	i.Xattrs--
-	i.Attr.Ctime = o.env.Now
-	o.put(i)
-	o.say("removexattr").sayName(m.Inode, m.Name)
-	return &wire.Empty{}, nil
+	if m.Name == capability {
+		i.Attr.Flags &^= ashlar.HasCapability
+	}
+	return o.xattrsChanged(i, m.Name)
+}
+
+// removeACL removes a list; there may be none.
+func (o *op) removeACL(i *Inode, name string) (wire.Message, error) {
+	if !o.owns(i) {
+		return nil, o.fail(ashlar.NotOwner, name)
+	}
+	if i.Attr.Flags&aclFlags[name] == 0 {
+		return &wire.Empty{}, nil
+	}
+	o.storeACL(i, name, nil)
+	return o.xattrsChanged(i, name)
 }
