@@ -2,6 +2,10 @@ package fusefs
 
 import (
 	"context"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -71,7 +75,7 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	change := f.known.change(f.inode(in.NodeId))
 	h, created, err := f.fs.Create(ctx, cred(&in.InHeader), &wire.Make{
 		Parent: f.inode(in.NodeId), Name: name, Mode: uint16(in.Mode & ashlar.ModeMask),
-		Exclusive: in.Flags&syscall.O_EXCL != 0,
+		Umask: uint16(in.Umask), Exclusive: in.Flags&syscall.O_EXCL != 0,
 	}, openFlags(in.Flags))
 	at := int64(0)
 	if err == nil && created {
@@ -83,6 +87,22 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	}
 	f.opened(h, in.Flags, &out.OpenOut)
 	return f.entry("create", &out.EntryOut, h.Attr(), nil)
+}
+
+// Tmpfile implements fuse.RawFileSystem: a file without a name, which link(2)
+// may give one.
+func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	ctx, cancel := f.context()
+	defer cancel()
+	h, _, err := f.fs.Create(ctx, cred(&in.InHeader), &wire.Make{
+		Parent: f.inode(in.NodeId), Mode: uint16(in.Mode & ashlar.ModeMask), Umask: uint16(in.Umask),
+		Exclusive: in.Flags&syscall.O_EXCL != 0, Unnamed: true,
+	}, openFlags(in.Flags))
+	if err != nil {
+		return f.status("tmpfile", err)
+	}
+	f.opened(h, in.Flags, &out.OpenOut)
+	return f.entry("tmpfile", &out.EntryOut, h.Attr(), nil)
 }
 
 // Read implements fuse.RawFileSystem: into the buffer that the answer is sent
@@ -116,10 +136,8 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	}
 	ctx, cancel := f.context()
 	defer cancel()
-	if in.WriteFlags&writeKillPriv != 0 {
-		if err := f.killPrivileges(ctx, h); err != nil {
-			return 0, f.status("write", err)
-		}
+	if err := f.killPrivileges(ctx, h, &in.InHeader, in.WriteFlags&writeKillPriv != 0); err != nil {
+		return 0, f.status("write", err)
 	}
 	if err := f.write(ctx, h, in, data); err != nil {
 		return 0, f.status("write", err)
@@ -143,21 +161,45 @@ func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, d
 	return err
 }
 
-// killPrivileges clears setuid, and setgid of what the group may execute.
-func (f *filesystem) killPrivileges(ctx context.Context, h *openFile) error {
-	mode := h.Attr().Mode
-	clean := mode &^ ashlar.ModeSetuid
-	if mode&0o010 != 0 {
-		clean &^= ashlar.ModeSetgid
+// killPrivileges takes away before a change of a file's data what goes with
+// it: capabilities, and if the kernel says so setuid, and setgid of what the
+// group may execute or of a group that the caller is not in.
+func (f *filesystem) killPrivileges(ctx context.Context, h *openFile, by *fuse.InHeader, setid bool) error {
+	a := h.Attr()
+	clean := a.Mode
+	if setid {
+		clean &^= ashlar.ModeSetuid
+		if a.Mode&ashlar.ModeSetgid != 0 && (a.Mode&0o010 != 0 || !inGroup(by, a.GID)) {
+			clean &^= ashlar.ModeSetgid
+		}
 	}
-	if clean == mode {
+	if clean == a.Mode && a.Flags&ashlar.HasCapability == 0 {
 		return nil
 	}
-	_, err := f.fs.SetAttr(ctx, ashlar.Cred{Checked: true}, &wire.SetAttr{Inode: h.Inode(), Valid: wire.SetMode, Mode: clean})
+	m := &wire.SetAttr{Inode: h.Inode(), Valid: wire.SetMode, Mode: clean}
+	if a.Flags&ashlar.HasCapability != 0 {
+		m.Valid |= wire.SetKill
+	}
+	_, err := f.fs.SetAttr(ctx, ashlar.Cred{Checked: true}, m)
 	if err == nil {
 		f.note.drop(h.Inode())
 	}
 	return err
+}
+
+// inGroup tells whether the caller of a request is in a group. The kernel says
+// only which group is its first.
+func inGroup(h *fuse.InHeader, gid uint32) bool {
+	if h.Gid == gid {
+		return true
+	}
+	b, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(h.Pid), 10) + "/status")
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), "\nGroups:")
+	list, _, _ := strings.Cut(rest, "\n")
+	return slices.Contains(strings.Fields(list), strconv.FormatUint(uint64(gid), 10))
 }
 
 // Flush implements fuse.RawFileSystem: some descriptor was closed.

@@ -20,5 +20,5 @@
 //
 // # Lock order
 //
-// table.mu and notifier.mu are leaves.
+// table.mu, notifier.mu, bareTable.mu and graves.mu are leaves.
 package fusefs

@@ -58,6 +58,8 @@ type filesystem struct {
 	dirs  table[*openDir]
 	note  notifier
 	known dirAttrs
+	bare  bareTable
+	gone  graves
 }
 
 // String names the file system in the kernel's list of mounts.

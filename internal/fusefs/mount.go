@@ -40,7 +40,7 @@ func New(o Options) *Filesystem {
 	}
 	f := &filesystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o}
 	f.note.init()
-	f.known.timeout = o.AttrTimeout
+	f.known.timeout, f.bare.timeout = o.AttrTimeout, o.AttrTimeout
 	return &Filesystem{f}
 }
 
@@ -83,7 +83,9 @@ func (f *filesystem) mountOptions() *fuse.MountOptions {
 		DisableReadDirPlus: f.o.FileTimeout == 0, // the kernel would ask again for every name
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_EXPORT_SUPPORT | fuse.CAP_ASYNC_DIO |
 			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DIRECT_IO_ALLOW_MMAP |
-			fuse.CAP_HANDLE_KILLPRIV_V2, // without it every write asks for a file capability first
+			fuse.CAP_HANDLE_KILLPRIV_V2 | // without it every write asks for a file capability first
+			fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT, // lists of directories, not the umask, make modes
+		EnableAcl:         true,
 		DirectMountStrict: root,
 		Logger:            slog.NewLogLogger(f.o.Logger.Handler(), slog.LevelWarn),
 	}

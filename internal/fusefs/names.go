@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"math"
 	"syscall"
 	"time"
 
@@ -43,6 +44,7 @@ func (f *filesystem) entry(op string, out *fuse.EntryOut, a ashlar.Attr, err err
 	}
 	f.note.settle(a.Inode)
 	f.known.saw(&a)
+	f.bare.saw(&a)
 	out.NodeId, out.Generation = f.node(a.Inode), uint64(a.Gen)
 	fill(&out.Attr, &a)
 	out.SetAttrTimeout(f.attrTimeout(&a))
@@ -83,7 +85,7 @@ func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 	defer cancel()
 	asking := f.known.ask(ino)
 	a, err := f.fs.GetAttr(ctx, cred(&in.InHeader), ino)
-	if err == nil {
+	if a, err = f.gone.visit(ino, a, err); err == nil {
 		f.known.answered(asking, &a)
 	}
 	return f.attr("stat", out, a, err)
@@ -94,6 +96,7 @@ func (f *filesystem) attr(op string, out *fuse.AttrOut, a ashlar.Attr, err error
 		return f.status(op, err)
 	}
 	f.note.settle(a.Inode)
+	f.bare.saw(&a)
 	fill(&out.Attr, &a)
 	out.SetTimeout(f.attrTimeout(&a))
 	return fuse.OK
@@ -119,6 +122,10 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	}
 	m.Mode, m.UID, m.GID, m.Size = uint16(in.Mode&ashlar.ModeMask), in.Uid, in.Gid, in.Size
 	m.Atime, m.Mtime, m.Ctime = join(in.Atime, in.Atimensec), join(in.Mtime, in.Mtimensec), join(in.Ctime, in.Ctimensec)
+	// Nothing at all is a chown to nobody else, which takes setuid away too.
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || m.Valid == 0 {
+		m.Valid |= wire.SetKill
+	}
 	if m.Valid&wire.SetSize != 0 && m.Size > ashlar.FileSizeMax {
 		return fuse.Status(syscall.EFBIG)
 	}
@@ -129,7 +136,19 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	return f.attr("setattr", out, a, err)
 }
 
-func join(s uint64, ns uint32) int64 { return int64(s)*1e9 + int64(ns) }
+// join makes a time of nanoseconds: one beyond what they can say (the years
+// 1677 to 2262) is the nearest that they can.
+func join(s uint64, ns uint32) int64 {
+	const last = math.MaxInt64 / int64(time.Second)
+	switch sec := int64(s); {
+	case sec >= last:
+		return last * 1e9
+	case sec <= -last:
+		return -last * 1e9
+	default:
+		return sec*1e9 + int64(ns)
+	}
+}
 
 // make serves the requests that make a node.
 func (f *filesystem) make(op string, h *fuse.InHeader, m *wire.Make, out *fuse.EntryOut) fuse.Status {
@@ -149,14 +168,14 @@ func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 		t = ashlar.TypeFile
 	}
 	return f.make("mknod", &in.InHeader, &wire.Make{
-		Name: name, Type: t, Mode: uint16(in.Mode & ashlar.ModeMask), Rdev: in.Rdev,
+		Name: name, Type: t, Mode: uint16(in.Mode & ashlar.ModeMask), Umask: uint16(in.Umask), Rdev: in.Rdev,
 	}, out)
 }
 
 // Mkdir implements fuse.RawFileSystem.
 func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	return f.make("mkdir", &in.InHeader, &wire.Make{
-		Name: name, Type: ashlar.TypeDir, Mode: uint16(in.Mode & ashlar.ModeMask),
+		Name: name, Type: ashlar.TypeDir, Mode: uint16(in.Mode & ashlar.ModeMask), Umask: uint16(in.Umask),
 	}, out)
 }
 
@@ -190,6 +209,7 @@ func (f *filesystem) remove(op string, h *fuse.InHeader, name string, dir bool) 
 	a, err := f.fs.Remove(ctx, cred(h), f.inode(h.NodeId), name, dir)
 	f.known.done(change, changedAt(&a, err))
 	f.known.forget(a.Inode)
+	f.gone.bury(&a)
 	return f.status(op, err)
 }
 
@@ -205,9 +225,6 @@ func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fus
 
 // Rename implements fuse.RawFileSystem.
 func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, old, name string) fuse.Status {
-	if in.Flags&^(wire.RenameNoReplace|wire.RenameExchange) != 0 {
-		return fuse.EINVAL
-	}
 	ctx, cancel := f.context()
 	defer cancel()
 	from, to := f.known.change(f.inode(in.NodeId)), f.known.change(f.inode(in.Newdir))
@@ -216,7 +233,7 @@ func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, old, name stri
 		NewParent: f.inode(in.Newdir), NewName: name, Flags: in.Flags,
 	})
 	at := changedAt(&a, err)
-	if in.Flags&wire.RenameExchange != 0 { // the other may be a directory
+	if in.Flags&(wire.RenameExchange|wire.RenameWhiteout) != 0 { // the other may be a directory
 		at = 0
 	}
 	f.known.done(from, at)

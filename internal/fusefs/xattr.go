@@ -2,11 +2,17 @@ package fusefs
 
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 // GetXAttr implements fuse.RawFileSystem. A dest too short gets ERANGE and the
 // size, of which an empty one is told the size alone.
 func (f *filesystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if f.bare.without(f.inode(h.NodeId), name) {
+		return 0, fuse.ENODATA
+	}
 	ctx, cancel := f.context()
 	defer cancel()
 	v, err := f.fs.GetXattr(ctx, cred(h), f.inode(h.NodeId), name)
@@ -44,14 +50,25 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 	ctx, cancel := f.context()
 	defer cancel()
 	value := append([]byte(nil), data...) // data is reused after a time-out
-	defer f.known.forget(f.inode(in.NodeId))
-	return f.status("setxattr", f.fs.SetXattr(ctx, cred(&in.InHeader), f.inode(in.NodeId), name, value, in.Flags))
+	flags := in.Flags
+	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
+		flags |= wire.XattrKillSetgid
+	}
+	defer f.changedXattrs(f.inode(in.NodeId))
+	return f.status("setxattr", f.fs.SetXattr(ctx, cred(&in.InHeader), f.inode(in.NodeId), name, value, flags))
+}
+
+// changedXattrs forgets what was known of an inode whose attributes are being
+// changed.
+func (f *filesystem) changedXattrs(ino ashlar.Inode) {
+	f.known.forget(ino)
+	f.bare.forget(ino)
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
 func (f *filesystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	defer f.known.forget(f.inode(h.NodeId))
+	defer f.changedXattrs(f.inode(h.NodeId))
 	return f.status("removexattr", f.fs.RemoveXattr(ctx, cred(h), f.inode(h.NodeId), name))
 }
