@@ -15,7 +15,7 @@ SCHEDULES ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run test unit script e2e faults sim chaos race lint bench scale stall fuzz deps check man clean crash
+.PHONY: help build run test unit script e2e posix faults sim chaos race lint bench scale stall fuzz deps check man clean crash
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ unit script e2e faults: deps ## run one stage of the tests
 crash: ## cut the power before every step of disks, logs and stores: ASHLAR_CRASH_SEEDS=how many workloads
 	ASHLAR_CRASH_SEEDS=$${ASHLAR_CRASH_SEEDS:-50} $(GO) test -timeout 30m -count 1 -run 'PowerMay|PowerLoss|NeverBegunTwice|OldOrNew|Power|Torn' \
 		./internal/chunkstore ./internal/kv ./internal/consensus/... ./internal/master ./internal/chunkserver
+
+posix: deps ## compare every call with the local file system for longer: SEED=first FOR=5m
+	ASHLAR_E2E=required ASHLAR_POSIX_SEED=$(SEED) ASHLAR_POSIX_FOR=$(FOR) $(GO) test -count 1 -timeout 2h -v ./test/posix
 
 sim: ## simulate clusters under faults: SEED=first RUNS=how many, or FOR=5m
 	scripts/sim.sh -from $(SEED) -runs $(RUNS) -for $(FOR)

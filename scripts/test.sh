@@ -10,6 +10,7 @@
 # sim     whole clusters simulated under faults: 20 seeds twice, then others
 # script  the stories: command lines against a cluster of real processes
 # e2e     files end to end: a mounted volume while nodes are killed
+# posix   every call compared with the local file system
 # faults  real processes in network namespaces suffer; histories are checked
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -48,7 +49,7 @@ run() {
 	case $1 in
 	unit)
 		# One package at a time: several of them elect leaders in real time.
-		stage unit 240 -p 1 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/test/stall\$" -e "^$module/test/chaos\$" -e "^$module/cmd/ashlar\$")
+		stage unit 240 -p 1 $(go list ./... | grep -v -e "^$module/test/e2e\$" -e "^$module/test/stall\$" -e "^$module/test/chaos\$" -e "^$module/test/posix\$" -e "^$module/cmd/ashlar\$")
 		;;
 	sim)
 		# The same seeds every time, as many as fit into five minutes of two
@@ -61,17 +62,20 @@ run() {
 	e2e)
 		ASHLAR_E2E=required stage e2e 330 -p 1 -v ./test/e2e ./test/stall
 		;;
+	posix)
+		ASHLAR_E2E=required stage posix 60 ./test/posix
+		;;
 	faults)
 		stage faults 120 -v ./test/chaos
 		;;
 	*)
-		echo "test.sh: no stage $1; there are unit, sim, script, e2e and faults" >&2
+		echo "test.sh: no stage $1; there are unit, sim, script, e2e, posix and faults" >&2
 		exit 2
 		;;
 	esac
 }
 
-[ $# -gt 0 ] || set -- unit sim script e2e faults
+[ $# -gt 0 ] || set -- unit sim script e2e posix faults
 
 echo "=== building"
 go build ./... && go vet ./... || exit 1
