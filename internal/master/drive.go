@@ -307,14 +307,14 @@ func (l *lead) reapOrphans() {
 		var due []ashlar.Inode
 		for _, ino := range orphans {
 			from = ino + 1
-			if !l.opens.IsOpen(ino) {
+			if !(&openFiles{l: l}).IsOpen(ino) {
 				due = append(due, ino)
 			}
 		}
 		if len(due) > 0 {
 			err := l.change(l.ctx, func(tx meta.Tx, _ int64) (string, error) {
 				for _, ino := range due {
-					if l.opens.IsOpen(ino) {
+					if (&openFiles{l: l}).IsOpen(ino) {
 						continue
 					}
 					if err := namespace.Reap(tx, ino); err != nil {
@@ -346,7 +346,7 @@ func (l *lead) reapTrees() {
 	}
 	more := false
 	err := l.change(l.ctx, func(tx meta.Tx, now int64) (note string, err error) {
-		more, err = namespace.ReapTree(tx, now, &l.opens, reapMax)
+		more, err = namespace.ReapTree(tx, now, &openFiles{l: l}, reapMax)
 		return "emptying deleted volumes", err
 	})
 	l.logged("emptying deleted volumes", err)

@@ -44,6 +44,7 @@ func (m *Master) handle() {
 	led(&wire.Register{}, (*lead).register)
 	led(&wire.ServerRenew{}, (*lead).serverRenew)
 	led(&wire.Watch{}, (*lead).watch)
+	led(&wire.WatchLeases{}, (*lead).watchLeases)
 	led(&wire.Fenced{}, (*lead).fenced)
 	led(&wire.ReportMember{}, (*lead).reportMember)
 	led(&wire.ReportSynced{}, (*lead).reportSynced)

@@ -8,6 +8,7 @@ import (
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/clock"
 	"github.com/ashlarfs/ashlar/internal/kv"
+	"github.com/ashlarfs/ashlar/internal/master/lease"
 	"github.com/ashlarfs/ashlar/internal/meta"
 	"github.com/ashlarfs/ashlar/internal/meta/placement"
 	"github.com/ashlarfs/ashlar/internal/wire"
@@ -50,6 +51,7 @@ type lead struct {
 	opens     openTable
 	ended     map[ashlar.SessionID]bool // sessions whose locks are still to be released; sessMu
 	locks     waits                     // the evaluator's
+	leases    *lease.Table
 
 	viewMu   sync.Mutex
 	view     *placement.View
@@ -80,6 +82,7 @@ func newLead(m *Master, term uint64) (*lead, error) {
 	l.cuts.init()
 	l.opens.init()
 	l.locks.init()
+	l.leases = lease.New()
 	tx := &plain{store: m.store}
 	last, err := meta.Time(tx)
 	if err != nil {

@@ -45,13 +45,26 @@ func (l *lead) operation(ctx context.Context, r *rpc.Request) (wire.Message, err
 			return l.waitLock(ctx, o, body.ID)
 		}
 		return l.evaluated(ctx, o)
+	case *wire.ReturnLeases:
+		return l.returnLeases(o)
+	case *wire.AcquireLease:
+		return l.acquire(ctx, o)
 	case *wire.Open:
 		return l.evaluated(ctx, o)
 	}
-	if wire.Changes(o.Body) {
+	if wire.Changes(o.Body) || o.Leases && leasable(o.Body) {
 		return l.evaluated(ctx, o)
 	}
 	return l.read(ctx, o)
+}
+
+// leasable tells whether leases can come with the answer to a read.
+func leasable(body wire.Message) bool {
+	switch body.(type) {
+	case *wire.Lookup, *wire.GetAttr, *wire.Readdir:
+		return true
+	}
+	return false
 }
 
 // admit refuses operations of sessions that are lost, that speak through an
@@ -72,17 +85,19 @@ func (l *lead) admit(o *wire.Operation) error {
 }
 
 // evaluated has an operation evaluated in order with all changes. If it needs
-// a cut, that is made first, and the operation evaluated again (I-10).
+// a cut, that is made first, and the operation evaluated again (I-10); so it is
+// when it had to wait for leases.
 func (l *lead) evaluated(ctx context.Context, o *wire.Operation) (wire.Message, error) {
 	for begun := false; ; begun = true {
-		req := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
-			if err := l.hear(o); err != nil {
-				return nil, "", err
+		reply, err := l.do(ctx, l.request(o))
+		if n := asNeedRecall(err); n != nil {
+			end, err := l.awaitLeases(ctx, o.Session, n)
+			if err != nil {
+				return nil, err
 			}
-			return meta.Evaluate(tx, env, o)
-		})
-		req.settled = func(reply wire.Message) { l.noteOpen(o, reply) }
-		reply, err := l.do(ctx, req)
+			defer end() // until then nobody gets them back
+			continue
+		}
 		need := meta.AsNeedCut(err)
 		if need == nil {
 			if begun && errors.Is(err, ashlar.NoSession) {
@@ -97,6 +112,26 @@ func (l *lead) evaluated(ctx context.Context, o *wire.Operation) (wire.Message, 
 			return nil, err
 		}
 	}
+}
+
+// request makes an operation one for the evaluator.
+func (l *lead) request(o *wire.Operation) *request {
+	fresh := false // not answered from what is kept of an earlier try
+	r := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
+		if err := l.hear(o); err != nil {
+			return nil, "", err
+		}
+		reply, note, err := l.evaluateLeased(tx, env, o)
+		fresh = !wire.Changes(o.Body) || len(tx.touched()) > 0
+		return reply, note, err
+	})
+	r.settled = func(reply wire.Message) {
+		l.noteOpen(o, reply)
+		if fresh {
+			l.grant(o, reply)
+		}
+	}
+	return r
 }
 
 // noteOpen registers what an operation opened; the evaluator calls it.
@@ -135,11 +170,21 @@ func (l *lead) read(ctx context.Context, o *wire.Operation) (wire.Message, error
 			return nil, err
 		}
 	}
-	reply, err := l.readOnce(o)
-	if cerr := l.confirm(ctx); cerr != nil {
-		return nil, cerr
+	for {
+		reply, err := l.readOnce(o)
+		if cerr := l.confirm(ctx); cerr != nil {
+			return nil, cerr
+		}
+		inos := shown(reply)
+		if err != nil || !l.leases.Blocked(o.Session, inos, ashlar.LeaseShared) {
+			return reply, err
+		}
+		end, err := l.awaitLeases(ctx, o.Session, &needRecall{inos, ashlar.LeaseShared})
+		if err != nil {
+			return nil, err
+		}
+		end()
 	}
-	return reply, err
 }
 
 func (l *lead) readOnce(o *wire.Operation) (wire.Message, error) {
@@ -159,7 +204,7 @@ func (l *lead) readOnce(o *wire.Operation) (wire.Message, error) {
 // env is what an evaluation knows beyond the state.
 func (l *lead) env() *meta.Env {
 	return &meta.Env{
-		Now: l.opTime(), Opens: &l.opens, Placer: placer{l}, Space: spaceOf{l}, Cluster: evaluateCluster,
+		Now: l.opTime(), Opens: &openFiles{l: l}, Placer: placer{l}, Space: spaceOf{l}, Cluster: evaluateCluster,
 	}
 }
 

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/meta"
 	"github.com/ashlarfs/ashlar/internal/rpc"
 	"github.com/ashlarfs/ashlar/internal/wire"
@@ -29,9 +30,15 @@ func (m *Master) quickOperation(r *rpc.Request, alone bool) (wire.Message, error
 		if l.admit(o) != nil {
 			return nil, nil, rpc.Declined
 		}
-		reply, err := l.readOnce(o)
-		if !l.confirmed() { // what was read may be old: read it again (I-2)
+		if o.Leases && leasable(o.Body) {
+			if l.changeNow(r, o) {
+				return nil, nil, rpc.Later
+			}
 			return nil, nil, rpc.Declined
+		}
+		reply, err := l.readOnce(o)
+		if !l.confirmed() || l.leases.Blocked(o.Session, shown(reply), ashlar.LeaseShared) {
+			return nil, nil, rpc.Declined // what was read may be old: read it again (I-2)
 		}
 		return reply, m.wrap(err), rpc.Answered
 	case *wire.Open, *wire.Make, *wire.Remove, *wire.Rename, *wire.Link, *wire.SetAttr, *wire.Commit, *wire.SetLock:
@@ -47,26 +54,19 @@ func (l *lead) confirmed() bool { return l.m.node.Load().LeaseValid() && l.m.lea
 
 // changeNow is evaluated without a goroutine of its own.
 func (l *lead) changeNow(r *rpc.Request, o *wire.Operation) bool {
-	return l.evaluateNow(&request{
-		eval: func(tx *layered, env *meta.Env) (wire.Message, string, error) {
-			if err := l.hear(o); err != nil {
-				return nil, "", err
-			}
-			return meta.Evaluate(tx, env, o)
-		},
-		settled: func(reply wire.Message) { l.noteOpen(o, reply) },
-		then: func(a answer) {
-			if meta.AsNeedCut(a.err) == nil && (!a.bare || l.confirmed()) {
-				r.Answer(a.reply, l.m.wrap(a.err))
-				return
-			}
-			again := l.spawn(func() { // nothing was written: evaluated again it is the same
-				reply, err := l.evaluated(l.ctx, o)
-				r.Answer(reply, l.m.wrap(err))
-			})
-			if !again {
-				r.Answer(nil, l.m.notLeader())
-			}
-		},
-	})
+	q := l.request(o)
+	q.then = func(a answer) {
+		if meta.AsNeedCut(a.err) == nil && asNeedRecall(a.err) == nil && (!a.bare || l.confirmed()) {
+			r.Answer(a.reply, l.m.wrap(a.err))
+			return
+		}
+		again := l.spawn(func() { // nothing was written: evaluated again it is the same
+			reply, err := l.evaluated(l.ctx, o)
+			r.Answer(reply, l.m.wrap(err))
+		})
+		if !again {
+			r.Answer(nil, l.m.notLeader())
+		}
+	}
+	return l.evaluateNow(q)
 }

@@ -163,6 +163,9 @@ func (l *lead) loadSessions(tx meta.Tx) error {
 		cs := &clientSession{id: s.ID, name: s.Name, incarnation: s.Incarnation, renewed: now}
 		cs.losing, cs.fence = s.State == session.Lost, s.Fence
 		l.opens.await(s.ID) // until its hello, or until it is lost and fenced
+		if s.Leases {
+			l.leases.Await(s.ID)
+		}
 		l.sessions[s.ID] = cs
 	}
 	return l.loadServers(tx, now)
@@ -203,7 +206,7 @@ func (l *lead) sessionOpen(ctx context.Context, r *rpc.Request) (wire.Message, e
 	q := r.Msg.(*wire.SessionOpen)
 	var made *session.Session
 	req := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
-		s, existed, err := session.Make(tx, env.Now, &session.Request{Name: q.Name, Incarnation: q.Incarnation, Nonce: q.Nonce})
+		s, existed, err := session.Make(tx, env.Now, &session.Request{Name: q.Name, Incarnation: q.Incarnation, Nonce: q.Nonce, Leases: q.Leases})
 		if err != nil {
 			tx.rollback()
 			return nil, "", err
@@ -309,6 +312,7 @@ func (l *lead) sessionHello(_ context.Context, r *rpc.Request) (wire.Message, er
 	}
 	s.generation, s.hello, s.lowest = q.Generation, true, max(s.lowest, q.Lowest)
 	l.opens.told(s.id, q.Opens)
+	l.leases.Told(s.id, q.Leases)
 	l.kickBackground()
 	return l.renew(s), nil
 }
@@ -332,6 +336,7 @@ func (l *lead) forgetSession(id ashlar.SessionID) {
 	l.ended[id] = true
 	l.sessMu.Unlock()
 	l.opens.end(id)
+	l.leases.End(id)
 	l.kickBackground()
 }
 

@@ -93,7 +93,9 @@ type Operation struct {
 	Seq        uint64
 	Lowest     uint64
 	Cred       ashlar.Cred
-	Body       Message
+	// Leases asks for leases on the inodes that the answer shows.
+	Leases bool
+	Body   Message
 }
 
 // Kind implements Message.
@@ -109,6 +111,7 @@ func (m *Operation) Fields(c *Codec) {
 	U32(c, &m.Cred.GID)
 	U32s(c, &m.Cred.Groups, ashlar.GroupsMax)
 	Bool(c, &m.Cred.Checked)
+	Bool(c, &m.Leases)
 	if _, nested := m.Body.(*Operation); nested {
 		c.Fail("operation within an operation")
 		return
@@ -213,7 +216,25 @@ type Entry struct {
 	// Hint is the file's present "volume:/path", at most HintMax bytes from its
 	// end; only in answers to what begins writing (Make, Open, Grow).
 	Hint string
+	// Lease is what the session holds of the inode now.
+	Lease ashlar.LeaseMode
+	// Also is the attributes of the other inodes that were changed, or of the
+	// directory that a Lookup was made in.
+	Also []Leased
+	// Unsettled says that a change of the inode is under way, for which the
+	// leader gives no lease.
+	Unsettled bool
 }
+
+// Leased is the attributes of an inode and what the session holds of it.
+type Leased struct {
+	Attr  ashlar.Attr
+	Lease ashlar.LeaseMode
+}
+
+// alsoMax is the most inodes changed by one operation beside the one that it
+// answers with: two directories and what a rename replaced.
+const alsoMax = 4
 
 // HintMax is how much of a path goes into a hint, in bytes.
 const HintMax = 1024
@@ -227,6 +248,12 @@ func (m *Entry) Fields(c *Codec) {
 	Bool(c, &m.Created)
 	CodeObject(c, &m.Object)
 	Text(c, &m.Hint, HintMax)
+	leaseMode(c, &m.Lease)
+	Bool(c, &m.Unsettled)
+	List(c, &m.Also, alsoMax, func(c *Codec, l *Leased) {
+		CodeAttr(c, &l.Attr)
+		leaseMode(c, &l.Lease)
+	})
 }
 
 // Lookup finds a name in a directory, "." and ".." included. Answer: Entry.
@@ -356,11 +383,14 @@ func (m *Link) Fields(c *Codec) {
 }
 
 // Remove takes a name away: unlink, or rmdir with Dir. Answer: Entry of what
-// the name was, with its new link count.
+// the name was, with its new link count. Closed, if set, is what the session
+// believes the name to be: it has not got that open, and gives its lease on it
+// back if this was the last name.
 type Remove struct {
 	Parent ashlar.Inode
 	Name   string
 	Dir    bool
+	Closed ashlar.Inode
 }
 
 // Kind implements Message.
@@ -371,6 +401,7 @@ func (m *Remove) Fields(c *Codec) {
 	U64(c, &m.Parent)
 	Text(c, &m.Name, nameMax)
 	Bool(c, &m.Dir)
+	U64(c, &m.Closed)
 }
 
 // Flags of Rename, as renameat2(2) numbers them.
@@ -446,10 +477,12 @@ func (m *Readdir) Fields(c *Codec) {
 	Bool(c, &m.Plus)
 }
 
-// ReaddirReply is a run of entries; EOF says that there are no more.
+// ReaddirReply is a run of entries; EOF says that there are no more. Dir is the
+// directory as of then.
 type ReaddirReply struct {
 	Plus    bool
 	EOF     bool
+	Dir     Leased
 	Parent  ashlar.Inode // what ".." is
 	Entries []DirEntry
 }
@@ -462,6 +495,9 @@ type DirEntry struct {
 	Cookie uint64
 	Attr   ashlar.Attr
 	Object Object
+	Lease  ashlar.LeaseMode
+	// Unsettled is that of Entry.
+	Unsettled bool
 }
 
 // Kind implements Message.
@@ -471,6 +507,8 @@ func (*ReaddirReply) Kind() Kind { return kindReaddirReply }
 func (m *ReaddirReply) Fields(c *Codec) {
 	Bool(c, &m.Plus)
 	Bool(c, &m.EOF)
+	CodeAttr(c, &m.Dir.Attr)
+	leaseMode(c, &m.Dir.Lease)
 	U64(c, &m.Parent)
 	List(c, &m.Entries, ReaddirMax, func(c *Codec, e *DirEntry) {
 		Text(c, &e.Name, nameMax)
@@ -480,6 +518,8 @@ func (m *ReaddirReply) Fields(c *Codec) {
 		if m.Plus {
 			CodeAttr(c, &e.Attr)
 			CodeObject(c, &e.Object)
+			leaseMode(c, &e.Lease)
+			Bool(c, &e.Unsettled)
 		}
 	})
 }

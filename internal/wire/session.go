@@ -97,6 +97,8 @@ type SessionOpen struct {
 	Name        string // what the user sees: host and mount point, or command
 	Incarnation ashlar.Incarnation
 	Nonce       uint64
+	// Leases says that it watches for recalls and may hold leases.
+	Leases bool
 }
 
 // Kind implements Message.
@@ -107,6 +109,7 @@ func (m *SessionOpen) Fields(c *Codec) {
 	Text(c, &m.Name, textMax)
 	U64(c, &m.Incarnation)
 	U64(c, &m.Nonce)
+	Bool(c, &m.Leases)
 }
 
 // SessionOpenReply carries the session and the terms of its lease: it is
@@ -183,6 +186,7 @@ type SessionHello struct {
 	Generation  uint64 // of the connection; only the newest is served
 	Lowest      uint64
 	Opens       []ashlar.Inode // open files; unlinked ones are kept for them
+	Leases      []HeldLease    // those it goes on with; it has no others
 }
 
 // Kind implements Message.
@@ -195,6 +199,7 @@ func (m *SessionHello) Fields(c *Codec) {
 	U64(c, &m.Generation)
 	U64(c, &m.Lowest)
 	U64s(c, &m.Opens, opensMax)
+	List(c, &m.Leases, LeasesMax, heldLease)
 }
 
 // SessionClose ends a session in order (logged); what it held is released.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"reflect"
 	"testing"
+
+	"github.com/ashlarfs/ashlar"
 )
 
 // fill sets every settable field of v to something that is not its zero.
@@ -34,6 +36,9 @@ func fill(v reflect.Value, n *uint64, depth int) {
 		v.SetInt(int64(*n))
 	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(*n % 251)
+		if v.Type() == reflect.TypeFor[ashlar.LeaseMode]() {
+			v.SetUint(*n % 3)
+		}
 	case reflect.Interface:
 		v.Set(reflect.ValueOf(&Lookup{Parent: 7, Name: "n"}))
 	}

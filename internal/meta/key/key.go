@@ -220,6 +220,15 @@ func Usage(p ashlar.Partition, v ashlar.VolumeID) []byte {
 // Inode is an inode's record.
 func Inode(ino ashlar.Inode) []byte { return u64key(KindInode, ino, 0) }
 
+// InodeOf returns whose record a key is of, false if it is of no inode's.
+func InodeOf(k []byte) (ashlar.Inode, bool) {
+	want := len(Inode(0))
+	if len(k) != want || Kind(k[want-9]) != KindInode {
+		return 0, false
+	}
+	return ashlar.Inode(binary.BigEndian.Uint64(k[want-8:])), true
+}
+
 // Dentry is a name in a directory.
 func Dentry(dir ashlar.Inode, name string) []byte {
 	return append(u64key(KindDentry, dir, len(name)), name...)

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/ashlarfs/ashlar"
@@ -64,10 +65,24 @@ func (o *op) directory(ino ashlar.Inode) (*Inode, error) {
 func (o *op) put(i *Inode) {
 	i.Attr.Blocks = blocks(&i.Attr)
 	o.tx.Set(key.Inode(i.Attr.Inode), key.EncodeSize(i, 160))
+	o.changed = append(o.changed, i)
 }
 
 // entry is the answer that shows an inode.
-func (o *op) entry(i *Inode) *wire.Entry { return &wire.Entry{Attr: i.Attr, Object: i.Object} }
+func (o *op) entry(i *Inode) *wire.Entry {
+	return &wire.Entry{Attr: i.Attr, Object: i.Object, Unsettled: i.Cutting}
+}
+
+// also adds the other inodes that were changed to an answer.
+func (o *op) also(e *wire.Entry) {
+	for n, i := range o.changed {
+		ino := i.Attr.Inode
+		if ino == e.Attr.Inode || slices.ContainsFunc(o.changed[:n], func(j *Inode) bool { return j.Attr.Inode == ino }) {
+			continue
+		}
+		e.Also = append(e.Also, wire.Leased{Attr: i.Attr})
+	}
+}
 
 // named is entry with the file's name, for chunks that are about to be
 // written.

@@ -84,8 +84,9 @@ type op struct {
 	env     *Env
 	session ashlar.SessionID
 	cred    *ashlar.Cred
-	name    string // what errors say was tried
-	note    []byte // change-log line
+	name    string   // what errors say was tried
+	note    []byte   // change-log line
+	changed []*Inode // put so far, in order
 
 	// Change of the volume's usage, written once at the end.
 	volume    ashlar.VolumeID
@@ -104,6 +105,9 @@ func Evaluate(tx key.Tx, env *Env, call *Call) (reply wire.Message, note string,
 	}
 	if err := o.settle(); err != nil {
 		return nil, "", true, err
+	}
+	if e, ok := reply.(*wire.Entry); ok {
+		o.also(e)
 	}
 	return reply, string(o.note), true, nil
 }

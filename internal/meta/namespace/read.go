@@ -37,7 +37,9 @@ func (o *op) lookup(m *wire.Lookup) (wire.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	return o.entry(i), nil
+	e := o.entry(i)
+	e.Also = []wire.Leased{{Attr: dir.Attr}}
+	return e, nil
 }
 
 // getAttr evaluates wire.GetAttr.
@@ -100,7 +102,7 @@ func (o *op) readdir(m *wire.Readdir) (wire.Message, error) {
 	if err := o.may(dir, mask); err != nil {
 		return nil, err
 	}
-	r := &wire.ReaddirReply{Plus: m.Plus, Parent: dir.Parent}
+	r := &wire.ReaddirReply{Plus: m.Plus, Parent: dir.Parent, Dir: wire.Leased{Attr: dir.Attr}}
 	if dir.Entries == 0 || m.Cookie >= dir.NextCookie {
 		r.EOF = true
 		return r, nil
@@ -150,7 +152,7 @@ func (o *op) listAttrs(r *wire.ReaddirReply) error {
 		if err != nil {
 			return err
 		}
-		e.Attr, e.Object = i.Attr, i.Object
+		e.Attr, e.Object, e.Unsettled = i.Attr, i.Object, i.Cutting
 	}
 	return nil
 }

@@ -56,8 +56,9 @@ type Session struct {
 	State       State
 	Opened      int64
 	// Floor: results below it are dropped and requests below it refused.
-	Floor uint64
-	Fence uint64 // revision of its fence, once lost
+	Floor  uint64
+	Fence  uint64 // revision of its fence, once lost
+	Leases bool   // it may hold leases
 }
 
 // nameMax is the longest name of a session, in bytes.
@@ -65,7 +66,7 @@ const nameMax = 4096
 
 // Fields implements key.Record.
 func (s *Session) Fields(c *wire.Codec) {
-	key.Version(c, 1)
+	key.Version(c, 2)
 	wire.Text(c, &s.Name, nameMax)
 	wire.U64(c, &s.Incarnation)
 	wire.U64(c, &s.Nonce)
@@ -74,6 +75,7 @@ func (s *Session) Fields(c *wire.Codec) {
 	wire.I64(c, &s.Opened)
 	wire.U64(c, &s.Floor)
 	wire.U64(c, &s.Fence)
+	wire.Bool(c, &s.Leases)
 	if c.Reading() && c.Err() == nil && (s.State < Open || s.State > Fenced) {
 		c.Fail("session state %d", s.State)
 	}
@@ -111,6 +113,7 @@ type Request struct {
 	Incarnation ashlar.Incarnation
 	Nonce       uint64        // the same in a retry; 0 for an open that is not retried
 	Node        ashlar.NodeID // for a chunkserver's session
+	Leases      bool          // it may hold leases
 }
 
 // Make makes a session. A retry, told by incarnation and nonce, returns the
@@ -140,7 +143,7 @@ func Make(tx key.Tx, now int64, r *Request) (s *Session, existed bool, err error
 	}
 	s = &Session{
 		ID: ashlar.InPartition[ashlar.SessionID](0, n), Name: r.Name, Incarnation: r.Incarnation,
-		Nonce: r.Nonce, Node: r.Node, State: Open, Opened: now, Floor: 1,
+		Nonce: r.Nonce, Node: r.Node, State: Open, Opened: now, Floor: 1, Leases: r.Leases,
 	}
 	key.Store(tx, key.Session(s.ID), s)
 	if r.Nonce != 0 {
