@@ -22,6 +22,7 @@ const (
 	faultsFor     = 20 * time.Second
 	repairTimeout = 3 * time.Minute
 	readTimeout   = 20 * time.Second
+	noticeTime    = 5 * time.Second  // in which the end of a process is surely known
 	checkTimeout  = 30 * time.Second // real, for each part of the history
 )
 
@@ -362,6 +363,11 @@ func (r *run) afterwards(f Fault) error {
 	m := r.c.byName[f.Who]
 	if m == nil || !m.roles.chunkserver {
 		return nil
+	}
+	// Masters may not know yet of a process that ended with the last fault.
+	time.Sleep(noticeTime)
+	if err := eventually(repairTimeout, r.redundant); err != nil {
+		return fmt.Errorf("before %v: %w", f, err)
 	}
 	r.c.trace.add("fault %v", f)
 	d := m.disks[1]
