@@ -40,6 +40,8 @@ type request struct {
 	// then, if set, is called with the answer instead of it being sent on
 	// done. It must not block.
 	then func(answer)
+	// watch is set by eval if it is to be answered when that lock is in the way.
+	watch *watched
 }
 
 type answer struct {

@@ -1,8 +1,10 @@
 package master
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/meta"
@@ -16,13 +18,22 @@ const releaseMax = 256
 // waits is who waits for locks, and the requests that are to be answered when
 // they get them. The evaluator alone uses it, and what is evaluated.
 type waits struct {
-	q      *lock.Queue
-	parked map[lock.WaitID]*request
+	q       *lock.Queue
+	parked  map[lock.WaitID]*request
+	watches map[watched]*request
+}
+
+// watched is a lock that its holder wants to hear of.
+type watched struct {
+	session ashlar.SessionID
+	name    string
+	holder  uint64
 }
 
 func (w *waits) init() {
 	w.q = lock.NewQueue()
 	w.parked = map[lock.WaitID]*request{}
+	w.watches = map[watched]*request{}
 }
 
 // settle carries out what an evaluation noted of waiters, or forgets it if the
@@ -33,16 +44,33 @@ func (w *waits) settle(r *request, undone bool) (others []waiter, parked bool) {
 		w.q.Discard()
 		return nil, false
 	}
-	p, outcomes := w.q.Settle()
+	p, outcomes, notices := w.q.Settle()
 	for _, o := range outcomes {
 		if waiting := w.parked[o.Waiter.WaitID]; waiting != nil {
 			delete(w.parked, o.Waiter.WaitID)
 			a := answer{err: o.Err}
-			if o.Reply != nil {
+			switch {
+			case o.Reply != nil:
 				a.reply = o.Reply
+			case o.NameReply != nil:
+				a.reply = o.NameReply
 			}
 			others = append(others, waiter{r: waiting, a: a})
 		}
+	}
+	for _, n := range notices {
+		k := watched{n.Session, n.Name, n.Holder}
+		if r := w.watches[k]; r != nil {
+			delete(w.watches, k)
+			others = append(others, waiter{r: r, a: answer{reply: &wire.WatchNameReply{Held: n.Held, Wanted: n.Wanted}}})
+		}
+	}
+	if r.watch != nil {
+		if old := w.watches[*r.watch]; old != nil {
+			old.answer(nil, errAskedAgain)
+		}
+		w.watches[*r.watch] = r
+		return others, true
 	}
 	if p == nil {
 		return others, false
@@ -72,6 +100,17 @@ func (w *waits) end(s ashlar.SessionID) {
 			r.answer(nil, noSession(s))
 		}
 	}
+	var gone []watched
+	for k := range w.watches {
+		if k.session == s {
+			gone = append(gone, k)
+		}
+	}
+	slices.SortFunc(gone, func(a, b watched) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.holder, b.holder)) })
+	for _, k := range gone {
+		w.watches[k].answer(nil, noSession(s))
+		delete(w.watches, k)
+	}
 }
 
 // waitLock serves a request that may wait: it is answered when it is granted.
@@ -91,10 +130,40 @@ func (l *lead) waitLock(ctx context.Context, o *wire.Operation, id uint64) (wire
 	return reply, err
 }
 
+// watchName serves a holder's wish to hear when its lock is in the way.
+func (l *lead) watchName(ctx context.Context, o *wire.Operation, m *wire.WatchName) (wire.Message, error) {
+	k := watched{o.Session, m.Name, m.Holder}
+	req := &request{done: make(chan answer, 1)}
+	req.eval = func(tx *layered, env *meta.Env) (wire.Message, string, error) {
+		reply, note, err := meta.Evaluate(tx, env, o)
+		if reply == nil && err == nil {
+			req.watch = &k
+		}
+		return reply, note, err
+	}
+	reply, err := l.do(ctx, req)
+	if ctx.Err() != nil {
+		l.inEvaluator(func() {
+			if l.locks.watches[k] == req {
+				delete(l.locks.watches, k)
+			}
+		})
+	}
+	return reply, err
+}
+
 // inEvaluator has f called where no evaluation is under way, after all that was
-// asked before; not if the term has ended.
+// asked before, and grants what can be then; not if the term has ended.
 func (l *lead) inEvaluator(f func()) {
-	req := newRequest(func(*layered, *meta.Env) (wire.Message, string, error) { f(); return nil, "", nil })
+	req := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
+		f()
+		note, err := meta.RegrantLocks(tx, env)
+		if err != nil {
+			tx.rollback()
+			env.Locks.Discard()
+		}
+		return nil, note, err
+	})
 	select {
 	case l.queue <- req:
 	case <-l.ctx.Done():

@@ -49,7 +49,14 @@ func (l *lead) operation(ctx context.Context, r *rpc.Request) (wire.Message, err
 		return l.returnLeases(o)
 	case *wire.AcquireLease:
 		return l.acquire(ctx, o)
-	case *wire.Open:
+	case *wire.WaitName:
+		if !body.Cancel {
+			return l.waitLock(ctx, o, body.ID)
+		}
+		return l.evaluated(ctx, o)
+	case *wire.WatchName:
+		return l.watchName(ctx, o, body)
+	case *wire.Open, *wire.ListLocks:
 		return l.evaluated(ctx, o)
 	}
 	if wire.Changes(o.Body) || o.Leases && leasable(o.Body) {

@@ -405,6 +405,7 @@ func (l *lead) loseSilent() {
 		}
 		return "sessions lost", nil
 	})
+	l.inEvaluator(func() {}) // grants what the lost ones no longer wait for
 	if err != nil {
 		l.m.log.Warn("losing sessions", "err", err)
 		return

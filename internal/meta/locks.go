@@ -11,11 +11,20 @@ import (
 // ReleaseLocks gives up what a session that has ended held, of at most limit
 // files; more tells whether something is left.
 func ReleaseLocks(tx Tx, env *Env, s ashlar.SessionID, limit int) (more bool, note string, err error) {
-	more, note, err = lock.Release(tx, lockEnv(tx, env), s, limit)
+	le := lockEnv(tx, env)
+	more, note, err = lock.Release(tx, le, s, limit)
+	if err == nil {
+		_, err = lock.Regrant(tx, le)
+	}
 	if err == nil {
 		err = addEntries(tx, env)
 	}
 	return more, note, err
+}
+
+// RegrantLocks grants what can be since somebody has ceased to wait.
+func RegrantLocks(tx Tx, env *Env) (note string, err error) {
+	return lock.Regrant(tx, lockEnv(tx, env))
 }
 
 func lockEnv(tx Tx, env *Env) *lock.Env {
@@ -35,9 +44,9 @@ func evaluateLock(tx Tx, env *Env, o *wire.Operation) (reply wire.Message, note 
 		l = &m.Lock
 	case *wire.WaitLock:
 		l, withdraws = &m.Lock, m.Cancel
-		if env.Locks == nil {
-			return nil, "", true, ashlar.E("lock", ashlar.NotReady, "", nil)
-		}
+	}
+	if waits(o.Body) && env.Locks == nil {
+		return nil, "", true, ashlar.E("lock", ashlar.NotReady, "", nil)
 	}
 	var entry *wire.Entry
 	if l != nil && l.Type != wire.Unlocked {
@@ -54,11 +63,51 @@ func evaluateLock(tx Tx, env *Env, o *wire.Operation) (reply wire.Message, note 
 	}
 	switch r := reply.(type) {
 	case *wire.TestLockReply:
-		if s, err := session.Get(tx, r.Session); err == nil && s != nil {
-			r.Client = s.Name
-		}
+		r.Client = clientOf(tx, r.Session)
+	case *wire.ListLocksReply:
+		describeLocks(tx, r)
 	}
 	return reply, note, true, addEntries(tx, env)
+}
+
+// waits tells whether an operation needs the queue.
+func waits(body wire.Message) bool {
+	switch body.(type) {
+	case *wire.WaitLock, *wire.WaitName, *wire.WatchName, *wire.ListLocks:
+		return true
+	}
+	return false
+}
+
+// clientShown is how much of a session's name is shown, in bytes.
+const clientShown = 256
+
+// clientOf returns the name that a session gave itself.
+func clientOf(tx Tx, id ashlar.SessionID) string {
+	s, err := session.Get(tx, id)
+	if err != nil || s == nil {
+		return ""
+	}
+	return s.Name[:min(len(s.Name), clientShown)]
+}
+
+// describeLocks adds paths and clients to a list.
+func describeLocks(tx Tx, r *wire.ListLocksReply) {
+	clients, paths := map[ashlar.SessionID]string{}, map[ashlar.Inode]string{}
+	for i := range r.Locks {
+		s := &r.Locks[i]
+		if _, ok := clients[s.Session]; !ok {
+			clients[s.Session] = clientOf(tx, s.Session)
+		}
+		s.Client = clients[s.Session]
+		if s.Name != "" {
+			continue
+		}
+		if _, ok := paths[s.Lock.Inode]; !ok {
+			paths[s.Lock.Inode] = namespace.FullPath(tx, s.Lock.Inode)
+		}
+		s.Path = paths[s.Lock.Inode]
+	}
 }
 
 // addEntries completes the answers of waiters that were granted their lock. A

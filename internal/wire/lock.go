@@ -8,6 +8,13 @@ const (
 	kindWaitLock      Kind = 210
 	kindTestLock      Kind = 211
 	kindTestLockReply Kind = 212
+	kindSetName       Kind = 213
+	kindNameReply     Kind = 214
+	kindWaitName      Kind = 215
+	kindWatchName     Kind = 216
+	kindWatchNameRep  Kind = 217
+	kindListLocks     Kind = 218
+	kindListLocksRep  Kind = 219
 )
 
 var (
@@ -16,6 +23,13 @@ var (
 	_ = register[WaitLock]()
 	_ = register[TestLock]()
 	_ = register[TestLockReply]()
+	_ = register[SetName]()
+	_ = register[NameReply]()
+	_ = register[WaitName]()
+	_ = register[WatchName]()
+	_ = register[WatchNameReply]()
+	_ = register[ListLocks]()
+	_ = register[ListLocksReply]()
 )
 
 // LockClass is which of the three sorts of file lock a lock is. Numbers are in

@@ -1,7 +1,7 @@
 // Package wire holds every message of Ashlar's own protocol and its encoding,
 // a file per conversation: hello.go (handshake), session.go (clients and
 // servers with the masters), operation.go (changes and reads of the
-// namespace), lock.go (locks), data.go (clients with chunkservers), replica.go (chunkservers
+// namespace), lock.go and lockname.go (locks), data.go (clients with chunkservers), replica.go (chunkservers
 // among themselves), cluster.go (chunkservers with masters and back),
 // admin.go (status and administration), raft.go (masters among themselves).
 // It checks bounds and does nothing else: what a message means is documented

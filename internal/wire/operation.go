@@ -125,7 +125,7 @@ func (m *Operation) Fields(c *Codec) {
 func Changes(m Message) bool {
 	switch m := m.(type) {
 	case *SetAttr, *Make, *Link, *Remove, *Rename, *SetXattr, *RemoveXattr, *Reserve, *Commit, *Grow,
-		*SetPool, *DeletePool, *SetVolume, *DeleteVolume, *SetDisk, *SetNode, *SetLock:
+		*SetPool, *DeletePool, *SetVolume, *DeleteVolume, *SetDisk, *SetNode, *SetLock, *SetName:
 		return true
 	case *Open:
 		return m.Truncate

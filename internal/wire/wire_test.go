@@ -80,6 +80,18 @@ func normal(m Message) {
 		normalLock(&m.Lock)
 	case *TestLock:
 		normalLock(&m.Lock)
+	case *SetName:
+		m.Mode = PW
+	case *WaitName:
+		m.Want.Mode = CR
+	case *NameReply:
+		m.Mode = EX
+	case *WatchNameReply:
+		m.Held, m.Wanted = PR, CW
+	case *ListLocksReply:
+		for i := range m.Locks {
+			m.Locks[i].Mode = NL
+		}
 	}
 }
 

@@ -71,6 +71,8 @@ const (
 	KindPlacement    Kind = 0x2c // placement's own scalars, by number
 	KindVolume       Kind = 0x30
 	KindVolumeName   Kind = 0x31 // name -> volume
+	KindName         Kind = 0x38 // name of a lock -> who holds it, value block
+	KindNamer        Kind = 0x39 // session, name of a lock: the session holds it
 )
 
 // Kinds in a volume's partition.
@@ -285,6 +287,14 @@ func Locker(s ashlar.SessionID, ino ashlar.Inode) []byte {
 func Lockers(p ashlar.Partition, s ashlar.SessionID) (lo, hi []byte) {
 	lo = binary.BigEndian.AppendUint64(makeIn(p, KindLocker, 8), uint64(s))
 	return lo, after(lo)
+}
+
+// Name is a named lock.
+func Name(name string) []byte { return append(make0(KindName, len(name)), name...) }
+
+// Namer says that a session holds a named lock.
+func Namer(s ashlar.SessionID, name string) []byte {
+	return append(binary.BigEndian.AppendUint64(make0(KindNamer, 8+len(name)), uint64(s)), name...)
 }
 
 // Range returns the bounds of all keys of a kind in a partition, for Scan.

@@ -29,6 +29,7 @@ var every = map[string][]byte{
 	"1/link/5/6/7": key.Link(ino, ino+1, 7), `1/xattr/5/"user.x"`: key.Xattr(ino, "user.x"), "1/orphan/5": key.Orphan(ino),
 	"1/deletion/5": key.Deletion(ashlar.LayerID(ino)), "1/cut/5": key.Cut(ashlar.LayerID(ino)), "1/reaping/5": key.Reaping(ino),
 	"1/lock/5/1/3/18446744073709551615": key.Lock(ino, 1, 3, 1<<64-1), "1/locker/3/5": key.Locker(3, ino),
+	`0/name/"n"`: key.Name("n"), `0/namer/3/"n"`: key.Namer(3, "n"),
 }
 
 func TestKeysReadAsTheyAreWritten(t *testing.T) {

@@ -24,6 +24,7 @@ var shapes = map[Kind]shape{
 	KindCookie: {"cookie", "88"}, KindLink: {"link", "888"}, KindXattr: {"xattr", "8s"},
 	KindOrphan: {"orphan", "8"}, KindDeletion: {"deletion", "8"}, KindCut: {"cut", "8"},
 	KindReaping: {"reaping", "8"}, KindLock: {"lock", "8188"}, KindLocker: {"locker", "88"},
+	KindName: {"name", "s"}, KindNamer: {"namer", "8s"},
 }
 
 // partitionMask takes the partition off an id, for reading.

@@ -190,7 +190,7 @@ func (o *op) wait(s ashlar.SessionID, m *wire.WaitLock) (wire.Message, error) {
 	held := h != nil && covers(h.list, l.Start, l.End, l.Type)
 	switch {
 	case m.Cancel:
-		q.finished = append(q.finished, id)
+		q.withdraw(id)
 		return &wire.LockReply{Granted: held}, nil
 	case q.over(id) && !held:
 		return nil, ashlar.E("lock", ashlar.Canceled, "", errors.New("the request was withdrawn"))

@@ -13,6 +13,10 @@
 // those of open file descriptions meet each other, flock only its own; an owner
 // never meets itself; what an owner sets replaces what it had of the range.
 //
+// Named locks stand for whatever their users agree on, and have the modes of
+// the classic distributed lock managers, conversion, a value block, and word to
+// the holder that somebody waits.
+//
 // Local invariants:
 //
 //	L-1  Of any two locks of an inode that overlap, of different owners and not
@@ -20,6 +24,8 @@
 //	L-2  The ranges of one owner do not overlap, are in order, and two that
 //	     touch differ in type or process.
 //	L-3  A session holds a lock of an inode exactly if its Locker key is there.
+//	L-5  Any two modes in which a name is held by different holders are
+//	     compatible; a session holds a name exactly if its Namer key is there.
 //	L-4  A waiter is granted its lock only while its session is open and its
 //	     request has neither been withdrawn nor answered.
 package lock
@@ -86,6 +92,16 @@ func Evaluate(tx key.Tx, env *Env, call *Call) (reply wire.Message, note string,
 		}
 	case *wire.TestLock:
 		reply, err = o.test(call.Session, &m.Lock)
+	case *wire.SetName:
+		reply, err = o.setName(call.Session, m)
+	case *wire.WaitName:
+		if reply, err = o.waitName(call.Session, m); err != nil {
+			env.Queue.end(WaitID{call.Session, m.ID})
+		}
+	case *wire.WatchName:
+		reply, err = o.watchName(call.Session, m)
+	case *wire.ListLocks:
+		reply, err = o.list(m)
 	default:
 		return nil, "", false, nil
 	}

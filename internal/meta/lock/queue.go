@@ -2,6 +2,7 @@ package lock
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 
 	"github.com/ashlarfs/ashlar"
@@ -22,8 +23,9 @@ type WaitID struct {
 // Waiter is a request that waits.
 type Waiter struct {
 	WaitID
-	Lock  *wire.Lock
-	Since int64 // operation time since when
+	Lock  *wire.Lock    // of a file,
+	Name  *wire.SetName // or of a name
+	Since int64         // operation time since when
 }
 
 // owner is who may be in a deadlock: owners of POSIX locks.
@@ -34,9 +36,20 @@ type owner struct {
 
 // Outcome is what became of a waiter.
 type Outcome struct {
-	Waiter *Waiter
-	Reply  *wire.LockReply // nil if it is refused
-	Err    error
+	Waiter    *Waiter
+	Reply     *wire.LockReply // of a file's lock that is granted,
+	NameReply *wire.NameReply // or a named one
+	Err       error           // if it is refused or withdrawn
+}
+
+// Notice tells a holder of a named lock that it keeps somebody waiting, or with
+// Held NoLock that it holds it no more.
+type Notice struct {
+	Session ashlar.SessionID
+	Name    string
+	Holder  uint64
+	Held    wire.LockMode
+	Wanted  wire.LockMode
 }
 
 // Queue is who waits, in order of asking: the leader's memory, not in the
@@ -45,6 +58,7 @@ type Outcome struct {
 type Queue struct {
 	all     map[WaitID]*Waiter
 	inodes  map[ashlar.Inode][]*Waiter
+	names   map[string][]*Waiter
 	owners  map[owner][]*Waiter
 	waiting map[ashlar.SessionID]int
 	done    map[ashlar.SessionID]*done
@@ -52,6 +66,9 @@ type Queue struct {
 	parked   *Waiter
 	outcomes []Outcome
 	finished []WaitID
+	notices  []Notice
+
+	left []string // names that somebody has ceased to wait for without an evaluation
 }
 
 // done is which requests of a session have been answered or withdrawn: a late
@@ -66,7 +83,7 @@ type done struct {
 func NewQueue() *Queue {
 	return &Queue{
 		all: map[WaitID]*Waiter{}, inodes: map[ashlar.Inode][]*Waiter{}, owners: map[owner][]*Waiter{},
-		waiting: map[ashlar.SessionID]int{}, done: map[ashlar.SessionID]*done{},
+		names: map[string][]*Waiter{}, waiting: map[ashlar.SessionID]int{}, done: map[ashlar.SessionID]*done{},
 	}
 }
 
@@ -80,29 +97,37 @@ func (q *Queue) Granted() []Outcome {
 }
 
 // Settle carries out what the evaluation before it noted. It returns the
-// waiter that was added, nil if none was, and what became of others.
-func (q *Queue) Settle() (parked *Waiter, outcomes []Outcome) {
+// waiter that was added, nil if none was, what became of others, and what
+// holders of named locks are to be told.
+func (q *Queue) Settle() (parked *Waiter, outcomes []Outcome, notices []Notice) {
 	for i := range q.outcomes {
-		q.Remove(q.outcomes[i].Waiter.WaitID)
+		q.remove(q.outcomes[i].Waiter.WaitID)
 		q.finish(q.outcomes[i].Waiter.WaitID)
 	}
 	for _, id := range q.finished {
-		q.Remove(id)
+		q.remove(id)
 		q.finish(id)
 	}
-	if parked, outcomes = q.parked, q.outcomes; parked != nil {
+	if parked, outcomes, notices = q.parked, q.outcomes, q.notices; parked != nil {
 		q.add(parked)
 	}
 	q.Discard()
-	return parked, outcomes
+	return parked, outcomes, notices
 }
 
 // Discard forgets what the evaluation before it noted.
-func (q *Queue) Discard() { q.parked, q.outcomes, q.finished = nil, nil, nil }
+func (q *Queue) Discard() { q.parked, q.outcomes, q.finished, q.notices = nil, nil, nil, nil }
 
 // Remove takes a waiter out: nobody waits for its answer any more. It may be
-// asked again.
+// asked again. Regrant follows, for those who waited behind it.
 func (q *Queue) Remove(id WaitID) {
+	if w := q.all[id]; w != nil && w.Name != nil {
+		q.left = append(q.left, w.Name.Name)
+	}
+	q.remove(id)
+}
+
+func (q *Queue) remove(id WaitID) {
 	w := q.all[id]
 	if w == nil {
 		return
@@ -110,6 +135,9 @@ func (q *Queue) Remove(id WaitID) {
 	delete(q.all, id)
 	if q.waiting[id.Session]--; q.waiting[id.Session] == 0 {
 		delete(q.waiting, id.Session)
+	}
+	if w.Name != nil {
+		drop(q.names, w.Name.Name, w)
 	}
 	if w.Lock != nil {
 		drop(q.inodes, w.Lock.Inode, w)
@@ -126,14 +154,12 @@ func (q *Queue) Reopen(id WaitID) {
 	}
 }
 
-// End removes all waiters of a session, and returns them.
+// End removes all waiters of a session, and returns them. Regrant follows.
 func (q *Queue) End(s ashlar.SessionID) []WaitID {
 	var out []WaitID
-	for _, list := range q.inodes {
-		for _, w := range list {
-			if w.Session == s {
-				out = append(out, w.WaitID)
-			}
+	for id := range q.all {
+		if id.Session == s {
+			out = append(out, id)
 		}
 	}
 	slices.SortFunc(out, func(a, b WaitID) int { return cmp.Compare(a.ID, b.ID) })
@@ -155,18 +181,29 @@ func (q *Queue) OfInode(ino ashlar.Inode) []*Waiter {
 	return q.inodes[ino]
 }
 
+// OfName returns who waits for a named lock, in order.
+func (q *Queue) OfName(name string) []*Waiter {
+	if q == nil {
+		return nil
+	}
+	return q.names[name]
+}
+
 // add puts a waiter at the end, or in the place of the same request made
 // before.
 func (q *Queue) add(w *Waiter) {
 	if old := q.all[w.WaitID]; old != nil {
-		w.Since = old.Since
-		if *old.Lock == *w.Lock {
+		if old.same(w) {
 			return
 		}
-		q.Remove(w.WaitID)
+		q.remove(w.WaitID)
 	}
 	q.all[w.WaitID] = w
 	q.waiting[w.Session]++
+	if w.Name != nil {
+		q.names[w.Name.Name] = append(q.names[w.Name.Name], w)
+		return
+	}
 	q.inodes[w.Lock.Inode] = append(q.inodes[w.Lock.Inode], w)
 	if w.Lock.Class == wire.LockPOSIX {
 		o := owner{w.Session, w.Lock.Owner}
@@ -174,9 +211,30 @@ func (q *Queue) add(w *Waiter) {
 	}
 }
 
+// same tells whether two waiters want the same.
+func (w *Waiter) same(x *Waiter) bool {
+	if w.Lock != nil && x.Lock != nil {
+		return *w.Lock == *x.Lock
+	}
+	return w.Name != nil && x.Name != nil && w.Name.Name == x.Name.Name && w.Name.Holder == x.Name.Holder && w.Name.Mode == x.Name.Mode
+}
+
 // room tells whether one more may wait.
 func (q *Queue) room(s ashlar.SessionID, ino ashlar.Inode) bool {
 	return q.waiting[s] < SessionWaitersMax && len(q.inodes[ino]) < WaitersMax
+}
+
+func (q *Queue) roomName(s ashlar.SessionID, name string) bool {
+	return q.waiting[s] < SessionWaitersMax && len(q.names[name]) < WaitersMax
+}
+
+// withdraw notes that a request is not to be granted any more.
+func (q *Queue) withdraw(id WaitID) {
+	if w := q.all[id]; w != nil {
+		q.outcomes = append(q.outcomes, Outcome{Waiter: w, Err: ashlar.E("lock", ashlar.Canceled, "", errors.New("the request was withdrawn"))})
+		return
+	}
+	q.finished = append(q.finished, id)
 }
 
 // over tells whether a request was answered or withdrawn before.

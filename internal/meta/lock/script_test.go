@@ -41,11 +41,13 @@ func (w *world) do(s ashlar.SessionID, body wire.Message) string {
 
 func (w *world) settle(reply wire.Message, err error) string {
 	w.mem.Commit()
-	parked, outcomes := w.queue.Settle()
+	parked, outcomes, notices := w.queue.Settle()
 	out := show(reply)
 	switch {
 	case err != nil:
 		out = "error: " + err.Error()
+	case reply == nil && parked == nil:
+		out = "nothing yet"
 	case parked != nil:
 		out = fmt.Sprintf("waits as %d", parked.ID)
 	}
@@ -53,9 +55,14 @@ func (w *world) settle(reply wire.Message, err error) string {
 		out += fmt.Sprintf("\n%d of session %d: ", o.Waiter.ID, o.Waiter.Session)
 		if o.Err != nil {
 			out += o.Err.Error()
+		} else if o.NameReply != nil {
+			out += show(o.NameReply)
 		} else {
 			out += show(o.Reply)
 		}
+	}
+	for _, n := range notices {
+		out += fmt.Sprintf("\ntold holder %d of session %d: held %v, wanted %v", n.Holder, n.Session, n.Held, n.Wanted)
 	}
 	return out + "\n"
 }
@@ -71,14 +78,30 @@ func show(reply wire.Message) string {
 		if !r.Found {
 			return "nothing in the way"
 		}
-		return fmt.Sprintf("%v %v %s by session %d owner %d pid %d", r.Lock.Class, r.Lock.Type, bytes(r.Lock.Start, r.Lock.End), r.Session, r.Lock.Owner, r.Lock.PID)
-	case nil:
+		return fmt.Sprintf("%v %v %s by session %d owner %d pid %d", r.Lock.Class, r.Lock.Type, span(r.Lock.Start, r.Lock.End), r.Session, r.Lock.Owner, r.Lock.PID)
+	case *wire.NameReply:
+		out := fmt.Sprintf("held in %v", r.Mode)
+		if r.Granted {
+			out = fmt.Sprintf("granted %v", r.Mode)
+		}
+		if len(r.Value) > 0 {
+			out += fmt.Sprintf(", value %q", r.Value)
+		}
+		if !r.Valid {
+			out += ", not valid"
+		}
+		return out
+	case *wire.WatchNameReply:
+		return fmt.Sprintf("held %v, wanted %v", r.Held, r.Wanted)
+	case *wire.Empty:
 		return "ok"
+	case nil:
+		return ""
 	}
 	return fmt.Sprintf("%T %+v", reply, reply)
 }
 
-func bytes(start, end uint64) string {
+func span(start, end uint64) string {
 	if end == wire.LockEnd {
 		return fmt.Sprintf("%d-", start)
 	}
@@ -96,12 +119,12 @@ func (w *world) state(ino ashlar.Inode) string {
 	for _, h := range t.holders {
 		fmt.Fprintf(&b, "session %d owner %d %v:", h.session, h.owner, h.class)
 		for _, r := range h.list {
-			fmt.Fprintf(&b, " %v %s", r.Type, bytes(r.Start, r.End))
+			fmt.Fprintf(&b, " %v %s", r.Type, span(r.Start, r.End))
 		}
 		b.WriteByte('\n')
 	}
 	for _, x := range w.queue.OfInode(ino) {
-		fmt.Fprintf(&b, "waits: %d of session %d owner %d %v %v %s\n", x.ID, x.Session, x.Lock.Owner, x.Lock.Class, x.Lock.Type, bytes(x.Lock.Start, x.Lock.End))
+		fmt.Fprintf(&b, "waits: %d of session %d owner %d %v %v %s\n", x.ID, x.Session, x.Lock.Owner, x.Lock.Class, x.Lock.Type, span(x.Lock.Start, x.Lock.End))
 	}
 	return b.String()
 }
@@ -139,11 +162,15 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "release":
 		more, _, err := Release(&w.mem, w.env(), s, int(number(t, d, "limit", 100)))
-		out := w.settle(nil, err)
+		out := w.settle(&wire.Empty{}, err)
 		if more {
 			out += "more is left\n"
 		}
 		return out
+	case "name":
+		return w.nameState(d.CmdArgs[0].Key)
+	case "list":
+		return w.list(int(number(t, d, "page", 100)))
 	case "leader": // another one: it knows only the state
 		w.queue = NewQueue()
 		return ""
@@ -156,6 +183,29 @@ func inode(n uint64) ashlar.Inode { return ashlar.InPartition[ashlar.Inode](key.
 // body makes the operation of a line such as
 // "set s=1 o=2 exclusive 0-9", "wait s=1 flock shared", "cancel id=3 …".
 func (w *world) body(t *testing.T, d *datadriven.TestData, s ashlar.SessionID) wire.Message {
+	n := wire.SetName{Name: "n", Holder: number(t, d, "h", 1)}
+	for _, a := range d.CmdArgs {
+		if m, ok := wire.ParseLockMode(a.Key); ok {
+			n.Mode = m
+		}
+		if a.Key == "value" {
+			n.SetValue, n.Value = true, []byte(a.Vals[0])
+		}
+		if a.Key == "of" {
+			n.Name = a.Vals[0]
+		}
+	}
+	switch d.Cmd {
+	case "hold":
+		return &n
+	case "await":
+		w.wait++
+		return &wire.WaitName{ID: number(t, d, "id", w.wait), Want: n}
+	case "withdraw":
+		return &wire.WaitName{ID: number(t, d, "id", w.wait), Cancel: true, Want: n}
+	case "watch":
+		return &wire.WatchName{Name: n.Name, Holder: n.Holder}
+	}
 	l := wire.Lock{Inode: inode(number(t, d, "f", 1)), Class: wire.LockPOSIX, Owner: number(t, d, "o", 1), End: wire.LockEnd, PID: uint32(s)*100 + uint32(number(t, d, "o", 1))}
 	for _, a := range d.CmdArgs {
 		switch a.Key {
@@ -203,6 +253,50 @@ func number(t *testing.T, d *datadriven.TestData, name string, otherwise uint64)
 	return otherwise
 }
 
+// nameState lists who holds a name and who waits for it.
+func (w *world) nameState(name string) string {
+	o := &op{tx: &w.mem, env: w.env()}
+	n, err := o.loadName(name)
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for _, h := range n.Namers {
+		fmt.Fprintf(&b, "session %d holder %d: %v\n", h.Session, h.Holder, h.Mode)
+	}
+	for _, x := range w.queue.OfName(name) {
+		fmt.Fprintf(&b, "waits: %d of session %d holder %d for %v\n", x.ID, x.Session, x.Name.Holder, x.Name.Mode)
+	}
+	return b.String()
+}
+
+// list lists everything, by pages.
+func (w *world) list(size int) string {
+	var b strings.Builder
+	m := &wire.ListLocks{Limit: uint32(size)}
+	for {
+		reply, _, _, err := Evaluate(&w.mem, w.env(), &Call{Session: 1, Body: m})
+		if err != nil {
+			return err.Error()
+		}
+		r := reply.(*wire.ListLocksReply)
+		for _, s := range r.Locks {
+			what := fmt.Sprintf("%q %v holder %d", s.Name, s.Mode, s.Holder)
+			if s.Name == "" {
+				what = fmt.Sprintf("inode %d %v %v %s owner %d", s.Lock.Inode&(1<<52-1), s.Lock.Class, s.Lock.Type, span(s.Lock.Start, s.Lock.End), s.Lock.Owner)
+			}
+			if s.Waiting {
+				what += " waits"
+			}
+			fmt.Fprintf(&b, "%s session %d\n", what, s.Session)
+		}
+		if m.After = r.Next; m.After == nil {
+			return b.String()
+		}
+		b.WriteString("--\n")
+	}
+}
+
 // check says what of the local invariants does not hold.
 func check(tx key.Tx) string {
 	var out []string
@@ -245,5 +339,42 @@ func check(tx key.Tx) string {
 	if n != len(lockers) {
 		out = append(out, fmt.Sprintf("L-3: %d keys for %d lockers", n, len(lockers)))
 	}
-	return strings.Join(out, "\n")
+	return strings.Join(append(out, checkNames(tx)...), "\n")
+}
+
+// checkNames says what of L-5 does not hold.
+func checkNames(tx key.Tx) (out []string) {
+	held := map[string]bool{}
+	lo, hi := key.Range(0, key.KindName)
+	tx.Scan(lo, hi, func(k, v []byte) bool {
+		var r resource
+		if err := key.Decode(v, &r); err != nil {
+			out = append(out, err.Error())
+		}
+		if len(r.Namers) == 0 {
+			out = append(out, "L-5: nobody holds "+key.String(k))
+		}
+		for i, a := range r.Namers {
+			held[string(key.Namer(a.Session, string(key.Tail(k))))] = true
+			for _, b := range r.Namers[:i] {
+				if !compatible(a.Mode, b.Mode) || a.Session == b.Session && a.Holder == b.Holder {
+					out = append(out, fmt.Sprintf("L-5: %+v beside %+v", a, b))
+				}
+			}
+		}
+		return true
+	})
+	n := 0
+	lo, hi = key.Range(0, key.KindNamer)
+	tx.Scan(lo, hi, func(k, _ []byte) bool {
+		n++
+		if !held[string(k)] {
+			out = append(out, "L-5: "+key.String(k))
+		}
+		return true
+	})
+	if n != len(held) {
+		out = append(out, fmt.Sprintf("L-5: %d keys for %d holders", n, len(held)))
+	}
+	return out
 }

@@ -91,14 +91,25 @@ func (o *op) named(i *Inode) *wire.Entry {
 	if i.Attr.Type != ashlar.TypeFile {
 		return e
 	}
-	vol, err := o.volumeOf(i)
-	path, ok := Path(o.tx, i.Attr.Inode)
-	if err != nil || !ok { // it is without a name, and only a hint is missing
-		return e
-	}
-	e.Hint = vol.Name + ":" + path
-	e.Hint = e.Hint[max(0, len(e.Hint)-wire.HintMax):]
+	e.Hint = FullPath(o.tx, i.Attr.Inode)
 	return e
+}
+
+// FullPath returns "volume:/path" of an inode, at most wire.HintMax bytes from
+// its end; "" if it has no name any more.
+func FullPath(tx key.Tx, ino ashlar.Inode) string {
+	o := &op{tx: tx, name: "path"}
+	i, err := o.inode(ino)
+	if err != nil {
+		return ""
+	}
+	vol, err := o.volumeOf(i)
+	path, ok := Path(tx, ino)
+	if err != nil || !ok { // it is without a name, and only a hint is missing
+		return ""
+	}
+	full := vol.Name + ":" + path
+	return full[max(0, len(full)-wire.HintMax):]
 }
 
 // setSize changes the size of a regular file and counts it (N-5).
