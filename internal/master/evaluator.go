@@ -302,7 +302,7 @@ func (e *evaluator) one(r *request, env *meta.Env) {
 		// else it depends on is at most the last one proposed.
 		e.tx.depends = e.last
 	}
-	others, parked := e.l.locks.settle(r, undone)
+	others, parked := e.l.locks.settle(r, undone || asNeedRecall(err) != nil)
 	for _, w := range others {
 		e.answer(w)
 	}

@@ -116,9 +116,7 @@ func (w *waits) end(s ashlar.SessionID) {
 // waitLock serves a request that may wait: it is answered when it is granted.
 // Whoever does not wait any more, because its connection is lost, gets nothing.
 func (l *lead) waitLock(ctx context.Context, o *wire.Operation, id uint64) (wire.Message, error) {
-	req := newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
-		return meta.Evaluate(tx, env, o)
-	})
+	req := l.request(o)
 	reply, err := l.do(ctx, req)
 	wait := lock.WaitID{Session: o.Session, ID: id}
 	switch {
@@ -133,9 +131,10 @@ func (l *lead) waitLock(ctx context.Context, o *wire.Operation, id uint64) (wire
 // watchName serves a holder's wish to hear when its lock is in the way.
 func (l *lead) watchName(ctx context.Context, o *wire.Operation, m *wire.WatchName) (wire.Message, error) {
 	k := watched{o.Session, m.Name, m.Holder}
-	req := &request{done: make(chan answer, 1)}
+	req := l.request(o)
+	evaluate := req.eval
 	req.eval = func(tx *layered, env *meta.Env) (wire.Message, string, error) {
-		reply, note, err := meta.Evaluate(tx, env, o)
+		reply, note, err := evaluate(tx, env)
 		if reply == nil && err == nil {
 			req.watch = &k
 		}
