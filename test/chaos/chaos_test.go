@@ -181,23 +181,3 @@ func TestAWriteThatIsGoneAtTheEndFailsTheRound(t *testing.T) {
 		}
 	}
 }
-
-func TestGrowthIsSeen(t *testing.T) {
-	base := usage{files: 100, routines: 100, memory: 100 << 20}
-	for _, c := range []struct {
-		u  usage
-		ok bool
-	}{
-		{base, true},
-		{usage{100 + filesMore + 1, 100, 1}, false},
-		{usage{100, 100 + routinesMore + 1, 1}, false},
-		{usage{100, 100, base.memory + memoryMore + 1}, false},
-	} {
-		if err := c.u.grown(&base); (err == nil) != c.ok {
-			t.Errorf("%v after %v: %v", &c.u, &base, err)
-		}
-	}
-	if err := (&usage{files: filesMax + 1}).grown(nil); err == nil {
-		t.Error("a process with too many descriptors passes")
-	}
-}

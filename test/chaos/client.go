@@ -188,13 +188,16 @@ func (s *sdkFile) write(ctx context.Context, b []byte) (err error) {
 
 // read opens the file and reads its only block into b; an empty file reads as
 // zeros.
-func (s *sdkFile) read(ctx context.Context, b []byte) (err error) {
+func (s *sdkFile) read(ctx context.Context, b []byte) error { return s.readAt(ctx, b, 0) }
+
+// readAt is read of the block at an offset.
+func (s *sdkFile) readAt(ctx context.Context, b []byte, off int64) (err error) {
 	f, err := s.volume.WithContext(ctx).OpenFile(s.name, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	n, err := f.ReadAt(b, 0)
+	n, err := f.ReadAt(b, off)
 	if errors.Is(err, io.EOF) && (n == 0 || n == len(b)) {
 		return nil
 	}

@@ -47,7 +47,6 @@ type node struct {
 	down    int
 	disk    []string // rules of internal/faults
 	clock   []string
-	sample  *usage
 	logRead int64 // how far deaths were looked for
 }
 
@@ -66,6 +65,8 @@ type process struct {
 	began  time.Time
 	killed time.Time // before SIGKILL was sent; zero: it was not
 	ended  time.Time // once it is gone
+
+	first map[bool]look // when it was quiet and followed, or led, for the first time
 }
 
 // start starts a command, whose output is appended to a file.
@@ -130,6 +131,7 @@ type cluster struct {
 	id       ashlar.ClusterID
 	nodes    []*node
 	admin    *session
+	mount    *mount
 	stopped  bool
 	lives    map[string]*process // by what they call themselves in logs
 	proofs   int                 // deaths that masters took as proven
@@ -250,7 +252,6 @@ func (c *cluster) start(n *node) (err error) {
 	// ip becomes the node: the process started is the one to signal.
 	cmd := exec.Command("ip", "netns", "exec", n.ns, c.bin, "serve", "--config", n.file("ashlar.toml"), "--pprof", net.JoinHostPort(n.ip, pprofPort))
 	cmd.Env = append(os.Environ(), faults.Env+"="+n.file("faults"))
-	n.sample = nil
 	if n.proc, err = start(cmd, n.file("log")); err == nil {
 		n.proc.suffered = len(n.disk) > 0
 		n.lives = append(n.lives, n.proc)
@@ -281,7 +282,18 @@ func (c *cluster) begin(ctx context.Context) (err error) {
 		return err
 	}
 	policy := ashlar.Policy{ChunkSize: ashlar.ChunkSizeMin, StripeWidth: 4, StripeUnit: ashlar.ChunkSizeMin}
-	return c.admin.do(dctx, &wire.SetVolume{Name: volume, Mode: 0o777, Policy: policy}, &wire.VolumeReply{})
+	if err := c.admin.do(dctx, &wire.SetVolume{Name: volume, Mode: 0o777, Policy: policy}, &wire.VolumeReply{}); err != nil {
+		return err
+	}
+	m := &mount{bin: c.bin, client: c.client(), dir: filepath.Join(c.dir, "mnt"), log: filepath.Join(c.dir, "mount.log")}
+	if err := os.Mkdir(m.dir, 0o755); err != nil {
+		return err
+	}
+	c.mount = m
+	if err := m.start(); err != nil {
+		return err
+	}
+	return m.ready(ctx)
 }
 
 // stop ends everything and takes it down.
@@ -290,6 +302,11 @@ func (c *cluster) stop() {
 		return
 	}
 	c.stopped = true
+	if c.mount != nil && c.mount.proc != nil {
+		c.mount.proc.signal(syscall.SIGKILL)
+		<-c.mount.proc.gone
+		_ = syscall.Unmount(c.mount.dir, syscall.MNT_DETACH) // the namespace ends anyway
+	}
 	if c.admin != nil {
 		c.admin.close()
 	}

@@ -28,7 +28,8 @@ type event struct {
 type effect struct {
 	end func() error // takes it back
 	// met tells, just before the end, whether it met anything; nil: it did.
-	met func() (bool, error)
+	met  func() (bool, error)
+	from int64 // when it began, as now()
 }
 
 // nothing says why a fault does nothing.
@@ -53,9 +54,11 @@ func (r *round) disturb(ctx context.Context) error {
 	for _, f := range r.schedule {
 		add(event{f.At, func(ctx context.Context) {
 			f.At, f.Args = time.Since(began).Round(time.Millisecond), slices.Clone(f.Args)
+			from := now()
 			e, err := r.begin(ctx, &f)
 			r.note(f, err)
 			if e != nil {
+				e.from = from
 				add(event{time.Since(began) + f.For, func(context.Context) { r.end(f, e) }})
 			}
 		}})
@@ -99,6 +102,7 @@ func (r *round) end(f Fault, e *effect) {
 	if e.met != nil {
 		met, err = e.met()
 	}
+	r.windows = append(r.windows, window{f, e.from, now()})
 	if met {
 		r.injected++
 		r.say("over: %v", f)
@@ -112,6 +116,10 @@ func (r *round) end(f Fault, e *effect) {
 
 // watchNodes notes processes that ended and should not have.
 func (r *round) watchNodes() {
+	if m := r.c.mount.proc; m.isGone() && m.killed.IsZero() && !m.suffered {
+		r.errs = append(r.errs, fmt.Errorf("the mount ended by itself: %v", m.err))
+		m.suffered = true // told once
+	}
 	for _, n := range r.c.nodes {
 		if n.down == 0 && n.proc.isGone() && !n.proc.suffered {
 			r.errs = append(r.errs, fmt.Errorf("%s ended by itself: %v", n.name, n.proc.err))
@@ -145,8 +153,11 @@ func (r *round) begin(ctx context.Context, f *Fault) (*effect, error) {
 	}
 	for _, k := range r.clients {
 		if k.name == f.Args[0] {
-			return r.onClient(k, f)
+			return r.onProcess(k.name, k.proc, f, func() error { return r.startClient(k) })
 		}
+	}
+	if m := r.c.mount; m != nil && f.Args[0] == mountName {
+		return r.onProcess(mountName, m.proc, f, m.start)
 	}
 	n, err := r.node(ctx, &f.Args[0])
 	if err != nil {
@@ -205,23 +216,24 @@ func (r *round) hold(n *node) *effect {
 	}}
 }
 
-// onClient is a fault of a client process.
-func (r *round) onClient(k *clientProc, f *Fault) (*effect, error) {
+// onProcess is a fault of a client's or mount's process, which again starts
+// anew.
+func (r *round) onProcess(name string, p *process, f *Fault, again func() error) (*effect, error) {
 	switch f.Kind {
 	case "kill":
-		if k.proc.isGone() {
-			return nil, nothing(k.name + " is down")
+		if p.isGone() {
+			return nil, nothing(name + " is down")
 		}
-		k.proc.signal(syscall.SIGKILL)
-		<-k.proc.gone
-		return &effect{end: func() error { return r.startClient(k) }}, nil
+		p.signal(syscall.SIGKILL)
+		<-p.gone
+		return &effect{end: again}, nil
 	case "pause":
-		if end := k.proc.pause(); end != nil {
+		if end := p.pause(); end != nil {
 			return &effect{end: end}, nil
 		}
-		return nil, nothing(k.name + " is down or stopped")
+		return nil, nothing(name + " is down or stopped")
 	}
-	return nil, fmt.Errorf("%s is no fault of a client", f.Kind)
+	return nil, fmt.Errorf("%s is no fault of %s", f.Kind, name)
 }
 
 // onRules changes the rules of a node. What its disk does counts if the process
@@ -290,6 +302,14 @@ func (n *node) said(from int64, text string) (bool, error) {
 
 // lift ends whatever a round left, so that nothing is wrong any more.
 func (r *round) lift(ctx context.Context) error {
+	m := r.c.mount
+	m.proc.signal(syscall.SIGCONT)
+	m.proc.paused = false
+	if m.proc.isGone() {
+		if err := m.start(); err != nil {
+			return err
+		}
+	}
 	for _, n := range r.c.nodes {
 		n.disk, n.clock, n.down = nil, nil, 0
 		if err := r.c.writeRules(n); err != nil {

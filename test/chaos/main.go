@@ -8,8 +8,8 @@
 //	chaos -bin bin/ashlar -schedule FILE       the faults in a file, once
 //
 // Three nodes, each master and chunkserver in one process, run in network
-// namespaces of their own on a bridge, inside a namespace of the command, so
-// that nothing outside is touched. It needs root, ip and iptables. Processes
+// namespaces of their own on a bridge; clients and a mount are beside it, and
+// all of it is in namespaces of the command, so that nothing outside is touched. It needs root, ip and iptables. Processes
 // are killed and stopped by signals, links are cut and refused by iptables and
 // made slow by a relay of frames, disks and clocks fail by the rules of
 // internal/faults.
@@ -21,8 +21,9 @@
 // was stopped. Then all faults are lifted, and within
 // repairTimeout every copy must be there; a scrub must find no difference;
 // everything is read once more; the histories of all clients must be
-// linearizable (test/history); descriptors, goroutines and memory of every
-// process must not have grown beyond a bound; no master may have taken a
+// linearizable (test/history); applications on a mount may have seen no error
+// that the failure model does not allow; descriptors, goroutines and memory of
+// every process must not have grown beyond a bound; no master may have taken a
 // process for dead, by proof of death, that lived. What went wrong keeps its
 // directory, which is named. The cluster goes on into the next round; in the
 // short form a failed round does not end the run: its cluster is kept as it is
@@ -63,12 +64,15 @@ type options struct {
 // some seconds longer.
 const shortFaults = 14 * time.Second
 
-// insideEnv tells that this process is in a network namespace of its own.
+// insideEnv tells that this process is in namespaces of its own.
 const insideEnv = "ASHLAR_CHAOS_INSIDE"
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == clientVerb {
 		os.Exit(clientMain(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == appVerb {
+		os.Exit(appMain(os.Args[2:]))
 	}
 	var o options
 	flag.StringVar(&o.bin, "bin", "bin/ashlar", "the ashlar binary")
@@ -86,6 +90,10 @@ func main() {
 	}
 	if os.Getenv(insideEnv) == "" {
 		os.Exit(enter())
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil { // what is mounted stays in here
+		fmt.Fprintln(os.Stderr, "chaos: mounts of its own:", err)
+		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -109,12 +117,12 @@ func (o *options) shorten() {
 	}
 }
 
-// enter runs this command again in a network namespace of its own.
+// enter runs this command again with a network and mounts of its own.
 func enter() int {
 	c := exec.Command("/proc/self/exe", os.Args[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.Env = append(os.Environ(), insideEnv+"=1")
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
 	signal.Ignore(os.Interrupt) // it goes to the whole group
 	err := c.Run()
 	var e *exec.ExitError
@@ -124,6 +132,6 @@ func enter() int {
 	case errors.As(err, &e):
 		return max(e.ExitCode(), 1)
 	}
-	fmt.Fprintln(os.Stderr, "chaos: a network namespace needs root:", err)
+	fmt.Fprintln(os.Stderr, "chaos: namespaces need root:", err)
 	return 1
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -51,12 +52,18 @@ type round struct {
 	injected int // faults that met something
 	marks    int // rules made, to tell them apart
 	began    time.Time
+	windows  []window
+	before   []look      // at processes, quiet before the faults
+	apps     *clientProc // applications on the mount
+	appNames ashlar.Inode
 	errs     []error // what went wrong while faults came and went
 
 	repaired time.Duration
 	ops      int
 	answered int
-	usage    []string
+	// appErrors is how many errors applications saw, which were all allowed.
+	appErrors int
+	usage     []string
 }
 
 func newRound(c *cluster, o *options, seed uint64, given Schedule) (r *round, err error) {
@@ -83,8 +90,8 @@ func (r *round) say(format string, args ...any) {
 }
 
 func (r *round) summary() string {
-	s := fmt.Sprintf("%d faults, %d operations (%d without an answer), redundant %v after the last fault", r.injected, r.ops, r.ops-r.answered,
-		r.repaired.Round(time.Millisecond))
+	s := fmt.Sprintf("%d faults, %d operations (%d without an answer), %d errors that applications may see, redundant %v after the last fault", r.injected, r.ops, r.ops-r.answered,
+		r.appErrors, r.repaired.Round(time.Millisecond))
 	if r.o.short {
 		return fmt.Sprintf("%s, %v in all", s, time.Since(r.began).Round(time.Second))
 	}
@@ -109,8 +116,13 @@ func (r *round) run(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
+	before, err := r.c.quietBefore(ctx)
+	if err != nil {
+		return err
+	}
+	r.before = before
 	defer func() {
-		for _, k := range r.clients {
+		for _, k := range r.working() {
 			k.proc.signal(syscall.SIGKILL)
 		}
 	}()
@@ -121,12 +133,23 @@ func (r *round) run(ctx context.Context) error {
 		}
 		r.clients = append(r.clients, k)
 	}
-	err := r.disturb(ctx)
+	if err := r.startApps(); err != nil {
+		return err
+	}
+	err = r.disturb(ctx)
 	err = errors.Join(err, r.lift(ctx), errors.Join(r.errs...))
 	if err == nil {
 		err = r.finish(ctx)
 	}
-	return errors.Join(err, r.check())
+	return errors.Join(err, r.judge(), r.check())
+}
+
+// working is every process of a round that works on the cluster.
+func (r *round) working() []*clientProc {
+	if r.apps == nil {
+		return r.clients
+	}
+	return append(slices.Clip(r.clients), r.apps)
 }
 
 // close ends what is written while the round runs.
@@ -160,7 +183,7 @@ func (r *round) finish(ctx context.Context) error {
 		func() error { return r.readAll(ctx, k) },
 		func() error { return r.scrub(ctx) },
 		func() error { return r.readAll(ctx, k) },
-		r.measureAll,
+		func() error { return r.quietAfter(ctx) },
 		r.c.deaths,
 	} {
 		if err := step(); err != nil {
@@ -227,6 +250,9 @@ func (r *round) makeWork(ctx context.Context) error {
 		}
 		r.work.Trees = append(r.work.Trees, names.Tree{Key: fmt.Sprintf("tree%d", i), Top: e.Attr.Inode})
 	}
+	if err := r.makeApps(ctx, top.Attr.Inode); err != nil {
+		return err
+	}
 	for i := range r.o.clients {
 		if _, err := a.make(ctx, &wire.Make{Parent: top.Attr.Inode, Name: fmt.Sprintf("c%d", i+1), Type: ashlar.TypeFile, Mode: 0o666}); err != nil {
 			return err
@@ -251,13 +277,13 @@ func (r *round) startClient(k *clientProc) (err error) {
 func (r *round) stopClients() error {
 	r.say("stopping clients")
 	var errs []error
-	for _, k := range r.clients {
+	for _, k := range r.working() {
 		k.proc.signal(syscall.SIGCONT)
 		_ = k.stdin.Close() // it is closed already if the process ended
 	}
 	late := time.NewTimer(openTimeout + askLong)
 	defer late.Stop()
-	for _, k := range r.clients {
+	for _, k := range r.working() {
 		select {
 		case <-k.proc.gone:
 			if k.proc.err != nil {
@@ -284,6 +310,9 @@ func (r *round) readAll(ctx context.Context, k *worker) error {
 	}
 	if err := k.newNames(k.conn).ReadAll(ctx); err != nil {
 		return fmt.Errorf("read of names at the end: %w", err)
+	}
+	if err := r.readApps(ctx, k); err != nil {
+		return err
 	}
 	for _, c := range r.clients {
 		s, err := openSDK(ctx, r.c.client(), r.work.Dir+"/"+c.name)
@@ -329,25 +358,6 @@ func (r *round) scrub(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// measureAll looks whether a process has grown.
-func (r *round) measureAll() error {
-	var errs []error
-	for _, n := range r.c.nodes {
-		u, err := measure(n)
-		if err == nil {
-			err = u.grown(n.sample)
-			r.usage = append(r.usage, n.name+": "+u.String())
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("process of %s: %w", n.name, err))
-		}
-		if n.sample == nil {
-			n.sample = u
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // check puts the histories of all processes together.

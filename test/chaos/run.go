@@ -16,7 +16,7 @@ const failuresMax = 10
 // tally is what the rounds of a run came to.
 type tally struct {
 	schedules, faults, ops, answered int
-	proofs                           int
+	proofs, appErrors                int
 	longest                          time.Duration // until everything was redundant
 	longestSeed                      uint64
 	failed                           []uint64 // seeds
@@ -29,6 +29,7 @@ func (t *tally) add(r *round, err error) {
 	t.ops += r.ops
 	t.answered += r.answered
 	t.proofs += r.c.proofs
+	t.appErrors += r.appErrors
 	r.c.proofs = 0
 	if r.repaired > t.longest {
 		t.longest, t.longestSeed = r.repaired, r.seed
@@ -43,8 +44,8 @@ func (t *tally) String() string {
 	if len(t.failed) > 0 {
 		end = fmt.Sprintf("%d FAILED, with seeds %v", len(t.failed), t.failed)
 	}
-	return fmt.Sprintf("%d schedules, %d faults, %d operations (%d without an answer), %d deaths proven and none of a living process, %s; longest time to redundancy %v (seed %d); %v in all",
-		t.schedules, t.faults, t.ops, t.ops-t.answered, t.proofs, end, t.longest.Round(time.Millisecond), t.longestSeed, time.Since(t.began).Round(time.Second))
+	return fmt.Sprintf("%d schedules, %d faults, %d operations (%d without an answer), %d errors that applications may see, %d deaths proven and none of a living process, %s; longest time to redundancy %v (seed %d); %v in all",
+		t.schedules, t.faults, t.ops, t.ops-t.answered, t.appErrors, t.proofs, end, t.longest.Round(time.Millisecond), t.longestSeed, time.Since(t.began).Round(time.Second))
 }
 
 // run carries out rounds until the time is over, or one fails and the form is

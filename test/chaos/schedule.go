@@ -17,8 +17,8 @@ import (
 // Fault is one thing that goes wrong, from At, for a while: a line of a
 // schedule.
 //
-//	4.25s kill leader 2s           SIGKILL; started again 2 s later; also clients: c1
-//	5s pause n2 6s                 SIGSTOP and SIGCONT; also clients
+//	4.25s kill leader 2s           SIGKILL; started again 2 s later; also a client, c1, or the mount, m1
+//	5s pause n2 6s                 SIGSTOP and SIGCONT; also clients and the mount
 //	7s killall 1s                  every node at once
 //	8s cut n1 n3 800ms             every packet between two is dropped; also clients
 //	8s deaf n1 n3 2s               n1 does not hear n3
@@ -211,7 +211,12 @@ func draw(seed uint64, clients int, length time.Duration) Schedule {
 		return fmt.Sprintf("n%d", 1+rng.IntN(nodes))
 	}
 	one := func(words ...string) string { return words[rng.IntN(len(words))] }
-	client := func() string { return fmt.Sprintf("c%d", 1+rng.IntN(clients)) }
+	client := func() string {
+		if i := rng.IntN(clients + 1); i > 0 {
+			return fmt.Sprintf("c%d", i)
+		}
+		return mountName
+	}
 	var kinds []string
 	for _, w := range weights {
 		kinds = append(kinds, slices.Repeat([]string{w.kind}, w.weight*likely[rng.IntN(len(likely))])...)
