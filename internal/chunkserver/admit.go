@@ -23,6 +23,8 @@ func (s *Server) handlers() {
 	h((*wire.Write)(nil).Kind(), s.handleWrite)
 	h((*wire.Read)(nil).Kind(), s.handleRead)
 	h((*wire.Sync)(nil).Kind(), s.handleSync)
+	h((*wire.Runs)(nil).Kind(), s.handleRuns)
+	h((*wire.CopyRange)(nil).Kind(), s.handleCopyRange)
 	h((*wire.Scrub)(nil).Kind(), s.handleScrub) // an administrator's command asks each node
 	node := func(k wire.Kind, f rpc.Handler) {
 		h(k, func(ctx context.Context, r *rpc.Request) (wire.Message, error) {
@@ -107,9 +109,15 @@ func (l *life) admit(ctx context.Context, r *rpc.Request, a *wire.Address) (*sea
 	if !l.lease.valid() {
 		return nil, ashlar.NoLease
 	}
-	have, _ := r.Conn.Value().(*attached)
-	if err := l.check(have, a.Session); err != nil {
-		return nil, err
+	if r.Peer.Role == wire.RoleNode { // on behalf of a session that showed its ticket there
+		if l.fenced(a.Session) {
+			return nil, ashlar.E("request", ashlar.NoSession, "", errors.New("the session is fenced"))
+		}
+	} else {
+		have, _ := r.Conn.Value().(*attached)
+		if err := l.check(have, a.Session); err != nil {
+			return nil, err
+		}
 	}
 	if t := l.primary(a.Group); t != nil && t.ready(a.Epoch) == nil {
 		return t, nil

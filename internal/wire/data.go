@@ -8,6 +8,9 @@ const (
 	kindRead      Kind = 82
 	kindReadReply Kind = 83
 	kindSync      Kind = 84
+	kindRuns      Kind = 85
+	kindRunsReply Kind = 86
+	kindCopyRange Kind = 87
 )
 
 var (
@@ -16,6 +19,9 @@ var (
 	_ = register[Read]()
 	_ = register[ReadReply]()
 	_ = register[Sync]()
+	_ = register[Runs]()
+	_ = register[RunsReply]()
+	_ = register[CopyRange]()
 )
 
 // SumsMax is the most checksums in one data message: the blocks of a payload
