@@ -1,6 +1,7 @@
 package object
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"sync"
@@ -171,6 +172,8 @@ func (n *fakeNode) start(t testing.TB, addr string) {
 	n.handle(kind[*wire.Read](), n.read)
 	n.handle(kind[*wire.Write](), n.write)
 	n.handle(kind[*wire.Sync](), n.sync)
+	n.handle(kind[*wire.Runs](), n.runs)
+	n.handle(kind[*wire.CopyRange](), n.copyRange)
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -248,12 +251,57 @@ func (n *fakeNode) read(r *rpc.Request) (wire.Message, error) {
 	return reply, nil
 }
 
+// runs tells blocks that are not zeros.
+func (n *fakeNode) runs(r *rpc.Request) (wire.Message, error) {
+	m := r.Msg.(*wire.Runs)
+	if err := n.admit(r, &m.Address); err != nil {
+		return nil, err
+	}
+	rep := &wire.RunsReply{Next: ^uint32(0)}
+	b, ok := n.f.chunks[chunkID{m.Group, m.Chunk}]
+	for at := m.Off / ashlar.BlockSize * ashlar.BlockSize; ok && at < m.Off+m.Len; at += ashlar.BlockSize {
+		switch last := len(rep.Ends) - 1; {
+		case len(bytes.Trim(b[at:at+ashlar.BlockSize], "\x00")) == 0:
+		case last >= 0 && rep.Ends[last] == at:
+			rep.Ends[last] += ashlar.BlockSize
+		default:
+			rep.Starts, rep.Ends = append(rep.Starts, at), append(rep.Ends, at+ashlar.BlockSize)
+		}
+	}
+	for k := range n.f.chunks {
+		if len(rep.Starts) == 0 && k.group == m.Group && k.chunk > m.Chunk {
+			rep.Next = min(rep.Next, k.chunk)
+		}
+	}
+	return rep, nil
+}
+
+// copyRange has the source by magic, unless its address is wrong.
+func (n *fakeNode) copyRange(r *rpc.Request) (wire.Message, error) {
+	f, m := n.f, r.Msg.(*wire.CopyRange)
+	if err := n.admit(r, &m.Address); err != nil {
+		return nil, err
+	}
+	src := f.groups[m.Source.Group]
+	if src.Members[src.Primary()].Addr != m.SourceAddr || m.Source.Epoch != src.Epoch {
+		return nil, ashlar.E("copy", ashlar.Unsupported, "", nil)
+	}
+	if m.Seq == 0 || m.Lowest > m.Seq || m.Len > ashlar.IOMax || m.ChunkSize != testChunk || m.Owner != 42 {
+		f.t.Errorf("copy %+v", m)
+	}
+	if f.applied[m.Seq]++; f.applied[m.Seq] > 1 {
+		return nil, nil
+	}
+	copy(f.chunk(m.Group, m.Chunk)[m.Off:m.Off+m.Len], f.chunk(m.Source.Group, m.Source.Chunk)[m.SourceOff:])
+	return nil, nil
+}
+
 func (n *fakeNode) write(r *rpc.Request) (wire.Message, error) {
 	f, m := n.f, r.Msg.(*wire.Write)
 	if err := n.admit(r, &m.Address); err != nil {
 		return nil, err
 	}
-	if m.Seq == 0 || m.Lowest > m.Seq || m.Len > ashlar.IOMax || m.ChunkSize != testChunk || m.Owner != 42 {
+	if m.Seq == 0 || m.Lowest > m.Seq || len(m.Data) > ashlar.IOMax || m.ChunkSize != testChunk || m.Owner != 42 {
 		f.t.Errorf("write %+v", m)
 	}
 	f.lowest = max(f.lowest, m.Lowest)

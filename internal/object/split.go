@@ -43,7 +43,7 @@ func split(ref *Ref, p []byte, n, off uint64, cut func(e *ashlar.Extent, n uint6
 // parallel does every piece, at most ParallelMax at a time, and returns the
 // first error in their order. All are waited for: a write that others were
 // abandoned for would be half done for no reason.
-func parallel(pieces []piece, do func(*piece) error) error {
+func parallel[T any](pieces []T, do func(*T) error) error {
 	if len(pieces) == 1 {
 		return do(&pieces[0])
 	}

@@ -28,12 +28,16 @@ func (s *Store) Zero(ctx context.Context, ref *Ref, off, n uint64) error {
 }
 
 func (s *Store) writeRange(ctx context.Context, ref *Ref, p []byte, n, off uint64, flags uint32) error {
-	pieces, err := split(ref, p, n, off, writePiece)
+	cut := writePiece
+	if p == nil { // zeros take no room in a message
+		cut = func(_ *ashlar.Extent, n uint64) uint64 { return n }
+	}
+	pieces, err := split(ref, p, n, off, cut)
 	if err != nil {
 		return err
 	}
 	return parallel(pieces, func(x *piece) error {
-		w := &writeRequest{store: s}
+		w := &writeRequest{sequence: sequence{store: s}}
 		w.msg = wire.Write{
 			Flags: flags, Off: x.Off, Len: x.Len, ChunkSize: ref.Layout.ChunkSize, Origin: ref.origin(x.Chunk), Data: x.data,
 		}
@@ -52,64 +56,81 @@ func writePiece(e *ashlar.Extent, n uint64) uint64 {
 	return min(n, ashlar.IOMax-uint64(e.Off)%ashlar.IOMax)
 }
 
-// writeRequest is one write. It keeps its sequence in every attempt (I-7).
-type writeRequest struct {
+// sequence is the number that a change of data keeps in every attempt (I-7).
+type sequence struct {
 	store *Store
-	ref   *Ref
-	chunk uint32
-	msg   wire.Write
-	under *writes // the session that msg.Seq belongs to, nil while it has none
-	maybe bool    // it may have arrived under that session
+	under *writes // the session that seq belongs to, nil while it has none
+	seq   uint64
+	maybe bool // it may have arrived under that session
 }
 
-func (w *writeRequest) prepare(ctx context.Context, k *known) (wire.Message, wire.Message, error) {
+// take sees to it that there is one of the present session.
+func (q *sequence) take(ctx context.Context) error {
 	for {
-		now, err := w.store.window(ctx)
+		now, err := q.store.window(ctx)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		if w.under == now {
-			break
+		if q.under == now {
+			return nil
 		}
-		if w.under != nil && w.maybe {
-			return nil, nil, ashlar.E("write", ashlar.OutcomeUnknown, fmt.Sprintf("session %d", w.under.session), errSessionLost)
+		if q.under != nil && q.maybe {
+			return ashlar.E("write", ashlar.OutcomeUnknown, fmt.Sprintf("session %d", q.under.session), errSessionLost)
 		}
-		w.settle()
+		q.settle()
 		seq, err := now.window.Begin(ctx)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		if seq != 0 {
-			w.under, w.msg.Seq = now, seq
+			q.under, q.seq = now, seq
 		}
 	}
-	w.msg.Address = address(w.ref, k, w.under.session, w.chunk)
-	w.msg.Lowest = w.under.window.Lowest()
-	if w.maybe {
-		w.msg.Flags |= wire.WriteRetry
-	}
-	return &w.msg, nil, nil
 }
 
 var errSessionLost = errors.New("the session was lost while it was under way")
 
+// flags says in a message's flags whether it may have arrived before.
+func (q *sequence) flags(f uint32) uint32 {
+	if q.maybe {
+		return f | wire.WriteRetry
+	}
+	return f &^ wire.WriteRetry
+}
+
 // failed notes that the write may have taken effect, unless it never arrived
 // or was refused for who sent it.
-func (w *writeRequest) failed(err error) {
+func (q *sequence) failed(err error) {
 	switch {
 	case errors.Is(err, rpc.ErrNotSent), errors.Is(err, ashlar.Auth), errors.Is(err, ashlar.NoSession):
 	default:
-		w.maybe = true
+		q.maybe = true
 	}
 }
 
-func (w *writeRequest) done() error { return nil }
+func (q *sequence) done() error { return nil }
 
 // settle ends the sequence: from now on servers may be told to refuse it.
-func (w *writeRequest) settle() {
-	if w.under != nil {
-		w.under.window.Settle(w.msg.Seq)
-		w.under, w.msg.Seq, w.maybe = nil, 0, false
-		w.msg.Flags &^= wire.WriteRetry
+func (q *sequence) settle() {
+	if q.under != nil {
+		q.under.window.Settle(q.seq)
+		q.under, q.seq, q.maybe = nil, 0, false
 	}
+}
+
+// writeRequest is one write.
+type writeRequest struct {
+	sequence
+	ref   *Ref
+	chunk uint32
+	msg   wire.Write
+}
+
+func (w *writeRequest) prepare(ctx context.Context, k *known) (wire.Message, wire.Message, error) {
+	if err := w.take(ctx); err != nil {
+		return nil, nil, err
+	}
+	w.msg.Address = address(w.ref, k, w.under.session, w.chunk)
+	w.msg.Seq, w.msg.Lowest, w.msg.Flags = w.seq, w.under.window.Lowest(), w.flags(w.msg.Flags)
+	return &w.msg, nil, nil
 }
