@@ -144,6 +144,54 @@ func TestAnyMixOfReadsWritesAndTruncationsLooksLikeAByteSlice(t *testing.T) {
 					model = append(model, make([]byte, size-uint64(len(model)))...)
 				}
 			},
+			"zero": func(t *rapid.T) {
+				off, n, keep := offset(), rapid.Uint64Range(1, 70000).Draw(t, "n"), rapid.Bool().Draw(t, "keep")
+				ok(t, h.Zero(ctx, off, n, keep))
+				if end := off + n; end > uint64(len(model)) && !keep {
+					model = append(model, make([]byte, end-uint64(len(model)))...)
+				}
+				clear(model[min(off, uint64(len(model))):min(off+n, uint64(len(model)))])
+			},
+			"allocate": func(t *rapid.T) {
+				off, n, keep := offset(), rapid.Uint64Range(1, 70000).Draw(t, "n"), rapid.Bool().Draw(t, "keep")
+				ok(t, h.Allocate(ctx, off, n, keep))
+				if end := off + n; end > uint64(len(model)) && !keep {
+					model = append(model, make([]byte, end-uint64(len(model)))...)
+				}
+			},
+			"copy": func(t *rapid.T) {
+				from, to, n := offset(), offset(), rapid.Uint64Range(1, 70000).Draw(t, "n")
+				if from < to+n && to < from+n {
+					return
+				}
+				got, err := h.CopyFrom(ctx, h, from, to, n)
+				ok(t, err)
+				want := bytes.Clone(model[min(from, uint64(len(model))):min(from+n, uint64(len(model)))])
+				if got != uint64(len(want)) {
+					t.Fatalf("copied %d of %d bytes", got, len(want))
+				}
+				if end := to + got; got > 0 && end > uint64(len(model)) {
+					model = append(model, make([]byte, end-uint64(len(model)))...)
+				}
+				copy(model[min(to, uint64(len(model))):], want)
+			},
+			"seek": func(t *rapid.T) {
+				off := offset()
+				hole, found, err := h.Seek(ctx, off, true)
+				ok(t, err)
+				if found != (off < uint64(len(model))) || found && (hole < off || hole > uint64(len(model))) {
+					t.Fatalf("a hole at %d from %d of %d on, %v", hole, off, len(model), found)
+				}
+				data, found, err := h.Seek(ctx, off, false)
+				ok(t, err)
+				end := data
+				if !found {
+					end = uint64(len(model))
+				}
+				if off < end && len(bytes.Trim(model[off:end], "\x00")) > 0 {
+					t.Fatalf("data between %d and %d is called a hole", off, end)
+				}
+			},
 			"sync":  func(t *rapid.T) { ok(t, h.Sync(ctx, rapid.Bool().Draw(t, "data"))) },
 			"flush": func(t *rapid.T) { ok(t, h.Flush(ctx)) },
 			"powerloss after sync": func(t *rapid.T) {

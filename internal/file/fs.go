@@ -56,6 +56,13 @@ type Data interface {
 	ReadAt(ctx context.Context, ref *Ref, p []byte, off uint64) error
 	WriteAt(ctx context.Context, ref *Ref, p []byte, off uint64, flags uint32) error
 	Sync(ctx context.Context, ref *Ref, size uint64) error
+	// Zero makes [off, off+n) zeros and gives their room back.
+	Zero(ctx context.Context, ref *Ref, off, n uint64) error
+	// Seek finds data, or a hole, in [off, size); size if there is none.
+	Seek(ctx context.Context, ref *Ref, off, size uint64, hole bool) (uint64, error)
+	// Copy copies between objects; ashlar.Unsupported if the source can not be
+	// had without reading it here.
+	Copy(ctx context.Context, from *Ref, fromOff uint64, to *Ref, off, n uint64) error
 }
 
 // Options are what an FS is made of.

@@ -240,8 +240,3 @@ func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		f.o.Logger.Error("data lost at the last close", "inode", h.Inode(), "err", err)
 	}
 }
-
-// Fallocate implements fuse.RawFileSystem.
-func (f *filesystem) Fallocate(<-chan struct{}, *fuse.FallocateIn) fuse.Status {
-	return fuse.Status(syscall.EOPNOTSUPP)
-}

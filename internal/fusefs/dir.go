@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"sync"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -122,9 +121,4 @@ func (d *openDir) covers(after uint64) bool {
 	}
 	n := len(d.reply.Entries)
 	return d.reply.EOF || n > 0 && d.reply.Entries[n-1].Cookie > after
-}
-
-// Lseek implements fuse.RawFileSystem: the kernel does without.
-func (f *filesystem) Lseek(<-chan struct{}, *fuse.LseekIn, *fuse.LseekOut) fuse.Status {
-	return fuse.Status(syscall.ENOSYS)
 }

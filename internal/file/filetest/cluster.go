@@ -98,6 +98,8 @@ type Client struct {
 	// "sync") and operation; an error is returned in its place.
 	Fault func(op string) error
 	hang  atomic.Pointer[chan struct{}]
+
+	copies atomic.Int64
 }
 
 // Hang makes operations wait, as when no master answers, until the function

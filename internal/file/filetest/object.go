@@ -159,6 +159,52 @@ func (cl *Client) Sync(ctx context.Context, ref *file.Ref, _ uint64) error {
 	return nil
 }
 
+// Zero implements file.Data.
+func (cl *Client) Zero(ctx context.Context, ref *file.Ref, off, n uint64) error {
+	return cl.WriteAt(ctx, ref, make([]byte, n), off, 0)
+}
+
+// seekBlock is what data is told by, in bytes.
+const seekBlock = ashlar.BlockSize
+
+// Seek implements file.Data: blocks of zeros are holes.
+func (cl *Client) Seek(ctx context.Context, ref *file.Ref, off, size uint64, hole bool) (uint64, error) {
+	if err := cl.fault(ctx, "seek"); err != nil {
+		return 0, err
+	}
+	c := cl.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o, err := c.find(ref, 0, 0)
+	if err != nil {
+		return 0, err
+	}
+	for off < size {
+		end := (off/seekBlock + 1) * seekBlock
+		data := false
+		for at := end - seekBlock; at < min(end, uint64(len(o.data))); at++ {
+			data = data || o.data[at] != 0
+		}
+		if data != hole {
+			return off, nil
+		}
+		off = min(end, size)
+	}
+	return size, nil
+}
+
+// Copy implements file.Data: every other one is refused.
+func (cl *Client) Copy(ctx context.Context, from *file.Ref, fromOff uint64, to *file.Ref, off, n uint64) error {
+	if cl.copies.Add(1)%2 == 0 {
+		return e(ashlar.Unsupported, "copy")
+	}
+	p := make([]byte, n)
+	if err := cl.ReadAt(ctx, from, p, fromOff); err != nil {
+		return e(ashlar.Unsupported, "copy")
+	}
+	return cl.WriteAt(ctx, to, p, off, 0)
+}
+
 // Requests returns how many data writes and syncs were served.
 func (c *Cluster) Requests() (writes, syncs int) {
 	c.mu.Lock()
