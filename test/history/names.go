@@ -157,10 +157,13 @@ func (n *numbers) remove(t tree, dir, nm uint16, wantDir bool) (tree, refusal) {
 // Exchange lets each name lead to what the other led to.
 func (n *numbers) rename(t tree, o *Op) (tree, refusal) {
 	dir, toDir, nm, to := n.nodes[o.Dir], n.nodes[o.ToDir], n.name(o.Name), n.name(o.To)
+	from, ok := t.get(dir, nm)
 	if no := n.refuse(t, dir) | n.refuse(t, toDir); no != 0 {
+		if ok && n.dirs[from] && !t.has(toDir) {
+			no |= invalid // a removed directory that is open knows what it was in
+		}
 		return t, no
 	}
-	from, ok := t.get(dir, nm)
 	over, has := t.get(toDir, to)
 	var no refusal
 	if !ok || !has && o.Kind == Exchange {

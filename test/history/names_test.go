@@ -243,6 +243,14 @@ func TestWhatIsToldOfNamesIsAcceptedIfItCanBeTrue(t *testing.T) {
 			h.none(9, "b")
 			h.rename(Rename, 8, "a", 9, "b", "noent")
 		}},
+		{"into a removed directory that was in what moves", true, func(h *told) {
+			begin(h)
+			h.mkdir(8, "d", 10)
+			h.rmdir(8, "d", "")
+			h.rename(Rename, 0, "x", 10, "b", "inval")
+			h.rename(Rename, 8, "a", 10, "b", "noent")
+		}},
+		{"a file is not below itself", false, func(h *told) { begin(h); h.rmdir(0, "y", ""); h.rename(Rename, 8, "a", 9, "b", "inval") }},
 		{"in a removed directory something was made", false, func(h *told) { begin(h); h.rmdir(0, "y", ""); h.create(9, "b", 2) }},
 		{"something is made while the directory is removed", false, func(h *told) {
 			begin(h)
