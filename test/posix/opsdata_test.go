@@ -207,7 +207,7 @@ func mapWrite(w *worker, a []string) (string, error) {
 
 // sum PATH: all that is in a file.
 func sum(_ *worker, a []string) (string, error) {
-	fd, err := unix.Open(a[0], unix.O_RDONLY|unix.O_NOATIME, 0)
+	fd, err := unix.Open(a[0], unix.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK, 0) // it may be a FIFO
 	if err != nil {
 		return "", err
 	}

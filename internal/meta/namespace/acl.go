@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/meta/key"
@@ -215,19 +216,25 @@ func (o *op) storeACL(i *Inode, name string, l acl) {
 }
 
 // setACL evaluates the setting of a list; an empty one removes it. A list for
-// access decides the mode, and is kept only if it says more.
-func (o *op) setACL(i *Inode, name string, value []byte, killSetgid bool) error {
+// access decides the mode, and is kept only if it says more. It tells whether
+// anything is different now; the caller writes the inode.
+func (o *op) setACL(i *Inode, name string, value []byte, killSetgid bool) (changed bool, err error) {
 	l, err := parseACL(value)
 	switch {
 	case i.Attr.Type == ashlar.TypeSymlink:
-		return o.fail(ashlar.Unsupported, name)
+		return false, o.fail(ashlar.Unsupported, name)
 	case err != nil:
-		return ashlar.E(o.name, ashlar.Invalid, name, err)
+		return false, ashlar.E(o.name, ashlar.Invalid, name, err)
 	case !o.owns(i):
-		return o.fail(ashlar.NotOwner, name)
+		return false, o.fail(ashlar.NotOwner, name)
 	case name == defaultACL && i.Attr.Type != ashlar.TypeDir && len(l) > 0:
-		return o.fail(ashlar.Permission, "only a directory has a default list")
+		return false, o.fail(ashlar.Permission, "only a directory has a default list")
 	}
+	old, err := o.aclOf(i, name)
+	if err != nil {
+		return false, err
+	}
+	mode := i.Attr.Mode
 	if name == accessACL && len(l) > 0 {
 		i.Attr.Mode = i.Attr.Mode&^ashlar.ModePerm | l.mode()
 		if killSetgid || !o.cred.Checked && o.cred.UID != 0 && !o.cred.Has(i.Attr.GID) {
@@ -237,8 +244,11 @@ func (o *op) setACL(i *Inode, name string, value []byte, killSetgid bool) error 
 			l = nil
 		}
 	}
+	if slices.Equal(l, old) {
+		return i.Attr.Mode != mode, nil
+	}
 	o.storeACL(i, name, l)
-	return nil
+	return true, nil
 }
 
 // inheritACL gives a new inode the lists that its directory has for it, and

@@ -112,9 +112,10 @@ func (o *op) commit(m *wire.Commit) (wire.Message, error) {
 	}
 	o.dropPrivileges(i)
 	o.setSize(i, max(i.Attr.Size, m.Size))
+	changed := i.Attr.Ctime
 	o.touch(i)
-	if m.Mtime != 0 {
-		i.Attr.Mtime, i.Attr.Ctime = m.Mtime, m.Mtime
+	if m.Mtime != 0 { // the data was written then, and something else changed perhaps since
+		i.Attr.Mtime, i.Attr.Ctime = m.Mtime, max(m.Mtime, changed)
 	}
 	o.put(i)
 	o.say("commit").sayInode(m.Inode).say("size").sayNumber(i.Attr.Size)

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/ashlarfs/ashlar"
@@ -97,12 +98,16 @@ func (o *op) setXattr(m *wire.SetXattr) (wire.Message, error) {
 		return nil, o.fail(ashlar.TooBig, m.Name)
 	}
 	if aclFlags[m.Name] != 0 {
-		if err := o.setACL(i, m.Name, m.Value, m.Flags&wire.XattrKillSetgid != 0); err != nil {
+		changed, err := o.setACL(i, m.Name, m.Value, m.Flags&wire.XattrKillSetgid != 0)
+		if err != nil {
 			return nil, err
+		}
+		if !changed {
+			return &wire.Empty{}, nil
 		}
 		return o.xattrsChanged(i, m.Name)
 	}
-	_, ok, err := o.findXattr(i, m.Name)
+	old, ok, err := o.findXattr(i, m.Name)
 	switch {
 	case err != nil:
 		return nil, err
@@ -112,6 +117,9 @@ func (o *op) setXattr(m *wire.SetXattr) (wire.Message, error) {
 		return nil, o.fail(ashlar.NoAttr, m.Name)
 	case !ok && i.Xattrs >= XattrsMax:
 		return nil, o.fail(ashlar.NoSpace, "too many attributes")
+	}
+	if ok && bytes.Equal(old.Value, m.Value) {
+		return &wire.Empty{}, nil // nothing changes, ctime neither
 	}
 	if !ok {
 		i.Xattrs++
