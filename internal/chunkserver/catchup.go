@@ -278,6 +278,9 @@ func (c *catchup) chunk(ck wire.ChunkKey, need *lacks, extra []chunkstore.Region
 	if err != nil || !ok {
 		return err
 	}
+	if c.t.d.store.IsSuspect(k) { // it could not be verified, and may lack what the member has
+		need = &lacks{behind: lack{whole: true}, missing: need.missing}
+	}
 	if info.Damaged {
 		err := c.t.guarded(c.epoch, func() error { return c.t.mendHeader(c.ctx, k, c.epoch) })
 		if err != nil {

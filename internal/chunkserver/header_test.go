@@ -1,9 +1,11 @@
 package chunkserver
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
 // spoilHeaders restarts a node with the headers of its chunks damaged: by a
@@ -91,4 +93,49 @@ func TestADamagedHeaderOfAChunkIsMended(t *testing.T) {
 			c.mustRead(1, 5, 1, 0, make([]byte, 64<<10))
 		})
 	}
+}
+
+// Power fails, and the header of a chunk that was being written can not be read
+// afterwards, by a fault of the disk that goes away: on the last member, what it
+// holds was perhaps synced, and there is no other copy.
+func TestAChunkWhoseHeaderCanNotBeReadForAWhileIsKept(t *testing.T) {
+	c := newTestbed(t, 1)
+	c.makeGroup(1, 0)
+	n := c.nodes[0]
+	synced := pattern(64<<10, 1)
+	for i := range uint32(2) {
+		c.mustWrite(1, 5, i, 0, synced)
+	}
+	g := c.groupNow(1)
+	if err := c.once(1, &wire.Sync{Address: c.address(&g, 5, 0)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.mustWrite(1, 5, 0, 128<<10, pattern(4096, 2)) // its mark is durable, this is not
+	n.kill()
+	n.fs, n.boot = n.fs.CrashClone(nil), "boot 2"
+	flip := func() {
+		f, err := n.fs.Open(chunkFiles(t, n.fs, "disk/chunks")[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		b := make([]byte, 1)
+		if _, err := f.ReadAt(b, 81); err != nil {
+			t.Fatal(err)
+		}
+		b[0] ^= 0x10
+		if _, err := f.WriteAt(b, 81); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip()
+	n.start()
+	c.mustRead(1, 5, 1, 0, synced) // the other chunk is served
+	if _, err := c.read(1, 5, 0, 0, 4096); !errors.Is(err, ashlar.Corrupt) {
+		t.Fatalf("a chunk without a readable header is read: %v", err)
+	}
+	n.kill()
+	flip()
+	n.start()
+	c.mustRead(1, 5, 0, 0, synced)
 }

@@ -88,7 +88,9 @@ func (t *seat) equaliseRange(ctx context.Context, e ashlar.Epoch, f *wire.Inflig
 	export := func() (err error) { c, err = t.export(f.Layer, f.Chunk, off, n, e); return err }
 	err = t.mended(ctx, k, e, export)
 	if errors.Is(err, ashlar.Corrupt) {
-		if _, err = t.d.store.Accept(k, off, n, e); err == nil {
+		var blocks int
+		if blocks, err = t.d.store.Accept(k, off, n, e); err == nil {
+			t.l.s.log.Warn("blocks of a write cut short accepted as read", "chunk", k.String(), "blocks", blocks, "disk", t.d.path)
 			err = export()
 		}
 	}
@@ -218,11 +220,12 @@ func (t *seat) vetAll(e ashlar.Epoch) error {
 func (t *seat) vetChunk(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) error {
 	info, ok, err := t.d.store.Info(k)
 	if err == nil && ok && info.Damaged {
-		// Its header never reached the disk, and so no sync covered it, unless
-		// another member has one: then it was damaged later.
 		if err = t.mendHeader(ctx, k, e); errors.Is(err, ashlar.Corrupt) {
-			err = t.d.store.Delete(k)
-			ok = false
+			// One that never reached the disk is all zeros, and no damage; this one
+			// can not be read, or rotted. What the chunk holds was perhaps synced:
+			// it stays, damaged and suspect, and the others are served.
+			t.l.s.log.Error("header of a chunk can not be read, and no member has it", "chunk", k.String(), "disk", t.d.path, "err", err)
+			return nil
 		}
 	}
 	if err != nil {
