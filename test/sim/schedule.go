@@ -200,6 +200,10 @@ func draw(conf Config, length time.Duration) Schedule {
 			For:  time.Duration(float64(50*time.Millisecond) * float64(uint64(1)<<rng.IntN(8)) * (1 + rng.Float64())).Round(time.Millisecond),
 			Kind: kinds[rng.IntN(len(kinds))], Who: machine(),
 		}
+		if conf.Lone {
+			f.Kind = power
+			return Schedule{f}
+		}
 		switch f.Kind {
 		case pause, reset:
 			if rng.IntN(3) == 0 {
@@ -216,10 +220,6 @@ func draw(conf Config, length time.Duration) Schedule {
 			if f.Arg = machine(); rng.IntN(4) == 0 {
 				f.Arg = client()
 			}
-		}
-		if conf.Lone { // the first time and machine drawn
-			f.Kind, f.Arg, f.Disk = power, "", 0
-			return Schedule{f}
 		}
 		out = append(out, f)
 	}
