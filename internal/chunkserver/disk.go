@@ -2,6 +2,7 @@ package chunkserver
 
 import (
 	"cmp"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -12,13 +13,16 @@ import (
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
-// disk is one disk of the chunkserver, open or detached.
+// disk is one disk of the chunkserver, open or detached. One that did not open
+// is none of a life's; it is tried again, and opened between two lives.
 type disk struct {
 	s      *Server
+	conf   DiskConfig
 	path   string
 	labels []string
 	store  *chunkstore.Disk // nil if it did not open
 	broken error            // why it did not
+	opened *chunkstore.Disk // since, for the next life; guarded by Server.openMu
 	id     atomic.Uint32    // its number, 0 before the first registration
 	slots  slots
 
@@ -29,43 +33,99 @@ type disk struct {
 // openDisk opens a disk, formatting an empty directory. A disk that is not
 // ours, or open already, is an error; one that fails is detached.
 func (s *Server) openDisk(c DiskConfig) (*disk, error) {
-	d := &disk{s: s, path: c.Path, labels: c.Labels}
-	err := d.open(c)
+	d := &disk{s: s, conf: c, path: c.Path, labels: c.Labels}
+	store, err := d.open()
 	switch ashlar.KindOf(err) {
 	case ashlar.WrongCluster, ashlar.Version, ashlar.Busy, ashlar.Invalid:
 		return nil, err
 	}
 	if err != nil {
-		s.log.Error("disk does not open", "disk", c.Path, "err", err)
+		s.log.Error("disk does not open; it is left out and tried again", "disk", c.Path, "err", err)
 		d.broken = err
+		return d, nil
 	}
+	d.take(store)
 	return d, nil
 }
 
-func (d *disk) open(c DiskConfig) error {
-	cfg := &d.s.cfg
+func (d *disk) take(store *chunkstore.Disk) {
+	d.store, d.broken = store, nil
+	d.slots.t = store.Inflight()
+}
+
+func (d *disk) open() (*chunkstore.Disk, error) {
+	c, cfg := &d.conf, &d.s.cfg
 	ok, err := chunkstore.Formatted(cfg.FS, c.Path)
 	if err == nil && !ok {
 		err = chunkstore.Format(cfg.FS, c.Path, cfg.Cluster)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d.store, err = chunkstore.Open(chunkstore.Config{
+	return chunkstore.Open(chunkstore.Config{
 		FS: cfg.FS, Dir: c.Path, Cluster: cfg.Cluster, BootID: cfg.BootID, Reserve: cmp.Or(c.Reserve, cfg.Reserve),
 		Clock: d.s.clk, Logger: d.s.log, Labels: c.Labels, OnFail: d.onFail,
 	})
-	if err == nil {
-		d.slots.t = d.store.Inflight()
-	}
-	return err
 }
 
 func (d *disk) close() error {
-	if d.store == nil {
+	if d.store == nil && d.opened == nil {
 		return nil
 	}
-	return d.store.Close()
+	return cmp.Or(d.store, d.opened).Close()
+}
+
+// errReopened ends a life: the next has a disk more.
+var errReopened = errors.New("a disk that did not open does now")
+
+// present returns the disks that are open, which are those of a life. One that
+// opened since the last is among them. Only run calls it.
+func (s *Server) present() (out []*disk) {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	for _, d := range s.disks {
+		if d.opened != nil {
+			d.take(d.opened)
+			d.opened = nil
+		}
+		if d.store != nil {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// reopenLoop tries disks that are left out again.
+func (l *life) reopenLoop() {
+	s := l.s
+	if len(l.present) == len(s.disks) {
+		return
+	}
+	tick := s.clk.NewTicker(reopenEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-tick.C():
+		}
+		for _, d := range s.disks {
+			if d.store != nil {
+				continue
+			}
+			store, err := d.open()
+			if err != nil {
+				s.log.Debug("disk does not open yet", "disk", d.path, "err", err)
+				continue
+			}
+			s.log.Info("disk opens again", "disk", d.path)
+			s.openMu.Lock()
+			d.opened = store
+			s.openMu.Unlock()
+			l.cancel(errReopened)
+			return
+		}
+	}
 }
 
 // number is the disk's number in the cluster.
@@ -102,9 +162,9 @@ func (d *disk) onFail(cause error) {
 	}
 }
 
-func (s *Server) diskInfos() []wire.DiskInfo {
-	out := make([]wire.DiskInfo, len(s.disks))
-	for i, d := range s.disks {
+func infos(disks []*disk) []wire.DiskInfo {
+	out := make([]wire.DiskInfo, len(disks))
+	for i, d := range disks {
 		out[i] = d.info()
 	}
 	return out

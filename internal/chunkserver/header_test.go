@@ -139,3 +139,44 @@ func TestAChunkWhoseHeaderCanNotBeReadForAWhileIsKept(t *testing.T) {
 	n.start()
 	c.mustRead(1, 5, 0, 0, synced)
 }
+
+// A disk whose identity can not be read at the start is left out; the node
+// registers without it, and with it once it can be.
+func TestADiskThatDoesNotOpenIsLeftOutAndTriedAgain(t *testing.T) {
+	c := newTestbed(t, 2)
+	c.makeGroup(1, 0, 1)
+	want := pattern(64<<10, 1)
+	c.mustWrite(1, 5, 0, 0, want)
+	n := c.nodes[1]
+	n.kill()
+	flip := func() {
+		f, err := n.fs.Open("disk/disk")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		b := make([]byte, 1)
+		if _, err := f.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		b[0] ^= 1
+		if _, err := f.WriteAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip()
+	n.start()
+	c.eventually("registered without its disk", func() bool {
+		l := n.cs.life.Load()
+		return l != nil && len(l.present) == 0
+	})
+	c.dead(1)
+	flip()
+	c.eventually("in-sync again", func() bool {
+		l := n.cs.life.Load()
+		return l != nil && len(l.present) == 1 && c.inSync(1) == 2
+	})
+	if d, _ := c.scrub(t); d != 0 {
+		t.Errorf("%d blocks differ", d)
+	}
+}

@@ -35,6 +35,7 @@ type life struct {
 	tasks   sync.WaitGroup
 	queue   *catchups
 	passes  atomic.Uint64 // attempts at catch-ups
+	present []*disk       // those that were open at its beginning
 
 	mu       sync.RWMutex
 	ending   bool
@@ -67,13 +68,13 @@ func (s *Server) register() (*life, error) {
 	l := &life{
 		s: s, inc: ashlar.Incarnation(binary.LittleEndian.Uint64(b[:]) | 1), lease: lease{clk: s.clk},
 		disks: map[ashlar.DiskID]*disk{}, seats: map[seatKey]*seat{}, byGroup: map[ashlar.PGID][]*seat{},
-		news: make(chan struct{}), deleting: map[seatKey]bool{},
+		news: make(chan struct{}), deleting: map[seatKey]bool{}, present: s.present(),
 	}
 	l.fences.Store(&map[ashlar.SessionID]bool{})
 	l.rules.Store(&map[uint32]wire.PoolRule{})
 	req := &wire.Register{
 		Name: s.cfg.Name, UUID: s.id.uuid, Addr: s.cfg.Addr, Rack: s.cfg.Rack, Incarnation: l.inc, Process: s.cfg.Process,
-		Disks: s.diskInfos(),
+		Disks: infos(l.present),
 	}
 	var rep wire.RegisterReply
 	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
@@ -82,8 +83,8 @@ func (s *Server) register() (*life, error) {
 	if err := s.cfg.Leader.Call(ctx, req, &rep); err != nil {
 		return nil, err
 	}
-	if len(rep.Disks) != len(s.disks) {
-		return nil, ashlar.E("register", ashlar.Other, s.cfg.Name, fmt.Errorf("%d disk numbers for %d disks", len(rep.Disks), len(s.disks)))
+	if len(rep.Disks) != len(l.present) {
+		return nil, ashlar.E("register", ashlar.Other, s.cfg.Name, fmt.Errorf("%d disk numbers for %d disks", len(rep.Disks), len(l.present)))
 	}
 	l.session, l.node = rep.Session, rep.Node
 	l.every = time.Duration(rep.RenewMs) * time.Millisecond
@@ -93,11 +94,8 @@ func (s *Server) register() (*life, error) {
 	}
 	s.heardTerm(rep.Term)
 	s.firstSession.CompareAndSwap(0, uint64(rep.Session))
-	for i, d := range s.disks {
+	for i, d := range l.present {
 		d.id.Store(uint32(rep.Disks[i]))
-		if d.store == nil {
-			continue
-		}
 		if err := d.store.SetHistory(rep.History); err != nil {
 			return nil, err
 		}
@@ -149,6 +147,7 @@ func (l *life) serve() error {
 	loops.Go(l.queue.run)
 	loops.Go(l.commitLoop)
 	loops.Go(l.sizeLoop)
+	loops.Go(l.reopenLoop)
 	loops.Wait()
 	return context.Cause(l.ctx)
 }
@@ -204,7 +203,7 @@ func (l *life) renew() bool {
 	var rep wire.ServerRenewReply
 	sent := l.s.clk.Now()
 	req := &wire.ServerRenew{
-		Session: l.session, Incarnation: l.inc, Disks: l.s.diskInfos(), Progress: l.estimates.list(), Sizes: l.sizes.next(), Synced: l.s.synced.Load(),
+		Session: l.session, Incarnation: l.inc, Disks: infos(l.present), Progress: l.estimates.list(), Sizes: l.sizes.next(), Synced: l.s.synced.Load(),
 	}
 	if err := l.s.cfg.Leader.Call(ctx, req, &rep); err != nil {
 		if l.lost(err) {

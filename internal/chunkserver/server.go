@@ -28,6 +28,8 @@ const (
 	// retryMin and retryMax bound the pauses between attempts.
 	retryMin = 20 * time.Millisecond
 	retryMax = time.Second
+	// reopenEvery is how often a disk that did not open is tried again.
+	reopenEvery = 2 * time.Second
 	// commitIdle is how long after the last write members are told that it
 	// is committed.
 	commitIdle = time.Second
@@ -98,6 +100,7 @@ type Server struct {
 	log    *slog.Logger
 	id     *identity
 	disks  []*disk
+	openMu sync.Mutex // guards disk.opened
 	budget *budget
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -120,7 +123,7 @@ type Server struct {
 // Start opens the identity and the disks, sets the handlers on the server and
 // begins to register with the masters, for ever. It refuses a data directory
 // or disk that is in use, of another cluster or of a newer format; a disk
-// that does not open for another reason is reported as detached.
+// that does not open for another reason is left out and tried again.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	if c.Clock == nil {
 		c.Clock = clock.Real
@@ -195,7 +198,7 @@ func (s *Server) run() {
 		s.life.Store(nil)
 		l.end()
 		if s.ctx.Err() == nil {
-			s.log.Warn("session lost, registering again", "err", err)
+			s.log.Warn("registering again", "err", err)
 		}
 	}
 }
