@@ -34,7 +34,7 @@ type disk struct {
 // ours, or open already, is an error; one that fails is detached.
 func (s *Server) openDisk(c DiskConfig) (*disk, error) {
 	d := &disk{s: s, conf: c, path: c.Path, labels: c.Labels}
-	store, err := d.open()
+	store, err := d.open(true)
 	switch ashlar.KindOf(err) {
 	case ashlar.WrongCluster, ashlar.Version, ashlar.Busy, ashlar.Invalid:
 		return nil, err
@@ -53,11 +53,20 @@ func (d *disk) take(store *chunkstore.Disk) {
 	d.slots.t = store.Inflight()
 }
 
-func (d *disk) open() (*chunkstore.Disk, error) {
+// errNotFormatted is why an empty directory is not opened later: what was there
+// when the process began is not mounted any more.
+var errNotFormatted = errors.New("the directory is empty: mount the disk, or restart the node to begin a new one there")
+
+// open opens the disk; fresh allows to format an empty directory.
+func (d *disk) open(fresh bool) (*chunkstore.Disk, error) {
 	c, cfg := &d.conf, &d.s.cfg
 	ok, err := chunkstore.Formatted(cfg.FS, c.Path)
-	if err == nil && !ok {
+	switch {
+	case err != nil || ok:
+	case fresh:
 		err = chunkstore.Format(cfg.FS, c.Path, cfg.Cluster)
+	default:
+		err = errNotFormatted
 	}
 	if err != nil {
 		return nil, err
@@ -113,9 +122,14 @@ func (l *life) reopenLoop() {
 			if d.store != nil {
 				continue
 			}
-			store, err := d.open()
+			store, err := d.open(false)
 			if err != nil {
-				s.log.Debug("disk does not open yet", "disk", d.path, "err", err)
+				s.openMu.Lock()
+				if err.Error() != d.broken.Error() {
+					s.log.Error("disk does not open", "disk", d.path, "err", err)
+				}
+				d.broken = err
+				s.openMu.Unlock()
 				continue
 			}
 			s.log.Info("disk opens again", "disk", d.path)

@@ -171,6 +171,22 @@ func TestADiskThatDoesNotOpenIsLeftOutAndTriedAgain(t *testing.T) {
 		return l != nil && len(l.present) == 0
 	})
 	c.dead(1)
+	// Unmounted meanwhile it is not taken for a new disk.
+	if err := n.fs.Rename("disk/disk", "away"); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("tried again", func() bool {
+		s := n.cs
+		s.openMu.Lock()
+		defer s.openMu.Unlock()
+		return errors.Is(s.disks[0].broken, errNotFormatted)
+	})
+	if _, err := n.fs.Open("disk/disk"); err == nil {
+		t.Fatal("a disk was made where none is mounted")
+	}
+	if err := n.fs.Rename("away", "disk/disk"); err != nil {
+		t.Fatal(err)
+	}
 	flip()
 	c.eventually("in-sync again", func() bool {
 		l := n.cs.life.Load()

@@ -100,7 +100,7 @@ type Server struct {
 	log    *slog.Logger
 	id     *identity
 	disks  []*disk
-	openMu sync.Mutex // guards disk.opened
+	openMu sync.Mutex // guards disk.opened and disk.broken
 	budget *budget
 	ctx    context.Context
 	cancel context.CancelFunc

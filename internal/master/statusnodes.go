@@ -208,7 +208,7 @@ func (r *report) diskRisks(d *placement.Disk, st *wire.DiskStatus) {
 			fmt.Sprintf("replace it, then: ashlar disk remove %d%s", d.ID, why))
 	case diskOffline:
 		if n := r.v.Nodes[d.Node]; n != nil && n.Up { // otherwise the node is what is said
-			r.risk(warning, name+" is not attached, though its node is up", "mount it and restart the node"+why)
+			r.risk(warning, name+" is not attached, though its node is up", "its log says why; it joins when it can be read"+why)
 		}
 	case diskFull:
 		r.risk(degraded, name+" is full", "delete files or add a disk"+why)
