@@ -30,15 +30,12 @@ run: deps build ## start a three-node cluster under ./run, mounted at ./run/mnt
 test: deps ## run every test: unit, stories, end to end
 	scripts/test.sh
 
-unit script e2e faults: deps ## run one stage of the tests
+unit script e2e posix faults: deps ## run one stage of the tests
 	scripts/test.sh $@
 
 crash: ## cut the power before every step of disks, logs and stores: ASHLAR_CRASH_SEEDS=how many workloads
 	ASHLAR_CRASH_SEEDS=$${ASHLAR_CRASH_SEEDS:-50} $(GO) test -timeout 30m -count 1 -run 'PowerMay|PowerLoss|NeverBegunTwice|OldOrNew|Power|Torn' \
 		./internal/chunkstore ./internal/kv ./internal/consensus/... ./internal/master ./internal/chunkserver
-
-posix: deps ## compare every call with the local file system for longer: SEED=first FOR=5m
-	ASHLAR_E2E=required ASHLAR_POSIX_SEED=$(SEED) ASHLAR_POSIX_FOR=$(FOR) $(GO) test -count 1 -timeout 2h -v ./test/posix
 
 sim: ## simulate clusters under faults: SEED=first RUNS=how many, or FOR=5m
 	scripts/sim.sh -from $(SEED) -runs $(RUNS) -for $(FOR)

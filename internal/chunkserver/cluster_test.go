@@ -71,15 +71,6 @@ func (f *fakeLeader) bump() {
 	f.cond = make(chan struct{})
 }
 
-func (f *fakeLeader) nodeOf(s ashlar.SessionID) *fakeNode {
-	for _, n := range f.byName {
-		if n.session == s {
-			return n
-		}
-	}
-	return nil
-}
-
 // fill puts the addresses into a group.
 func (f *fakeLeader) fill(g *ashlar.Group) ashlar.Group {
 	out := *g

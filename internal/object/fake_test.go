@@ -349,13 +349,3 @@ func ref(unit uint32) *Ref {
 		Segments: []ashlar.Segment{{First: 0, StripeUnit: testChunk, Groups: []ashlar.PGID{1}}, {First: 1, StripeUnit: unit, Groups: []ashlar.PGID{2, 3}}},
 	}}}
 }
-
-func waitFor(t testing.TB, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !cond(); {
-		if time.Now().After(end) {
-			t.Fatal("condition does not come true")
-		}
-		<-time.After(time.Millisecond)
-	}
-}

@@ -36,8 +36,7 @@ const (
 	errorSlack = 3 * time.Second
 	// severedSlack is how long after a fault of links a mount may still find
 	// that its session was lost meanwhile.
-	severedSlack   = 5 * time.Second
-	unmountTimeout = 10 * time.Second
+	severedSlack = 5 * time.Second
 )
 
 // sessionLostMsg is what a mount logs when its session was lost.
@@ -73,21 +72,6 @@ func (m *mount) ready(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-// stop unmounts in order; what does not end is killed.
-func (m *mount) stop() error {
-	m.proc.signal(syscall.SIGTERM)
-	t := time.NewTimer(unmountTimeout)
-	defer t.Stop()
-	select {
-	case <-m.proc.gone:
-		return m.proc.err
-	case <-t.C:
-		m.proc.signal(syscall.SIGKILL)
-		<-m.proc.gone
-		return errors.Join(fmt.Errorf("the mount did not end within %v", unmountTimeout), syscall.Unmount(m.dir, syscall.MNT_DETACH))
-	}
 }
 
 // sessionsLost returns when the mount lost a session, since a time.

@@ -4,12 +4,9 @@
 // stat(2) tells of every file must be the same.
 //
 // The families in testdata are tables of cases that read like the manual
-// pages. A random walk makes up further ones and shortens what fails into a
-// case. A third test writes one file in every way there is and compares it
-// with memory (as fsx does).
+// pages.
 //
 //	go test ./test/posix                            a cluster of its own
 //	ASHLAR_POSIX_DIR=/mnt/main go test ./test/posix a mount that is there
 //	ASHLAR_POSIX_REF=/srv/ext4 …                    what to compare with
-//	ASHLAR_POSIX_SEED=7 ASHLAR_POSIX_FOR=10m …      for longer
 package posix
