@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/checksum"
@@ -94,6 +95,9 @@ func (l *life) readSource(ctx context.Context, r *rpc.Request, q *wire.Read, add
 		_, zero, err = t.read(ctx, q, buf)
 		return zero, err
 	}
+	if !l.knows(addr) {
+		return false, ashlar.E("copy", ashlar.Unreachable, addr, errors.New("not known here as a node's"))
+	}
 	rep := wire.ReadReply{Data: buf[:0:len(buf)]}
 	if err := l.s.cfg.RPC.Call(ctx, addr, q, &rep); err != nil {
 		return false, err
@@ -105,4 +109,20 @@ func (l *life) readSource(ctx context.Context, r *rpc.Request, q *wire.Read, add
 		return false, ashlar.E("copy", ashlar.Corrupt, addr, errors.New("the source arrived damaged"))
 	}
 	return false, nil
+}
+
+// knows tells whether the masters have named a node at an address: of a member
+// of some group that has another here. What a client names is not dialled
+// otherwise.
+func (l *life) knows(addr string) bool {
+	for _, t := range l.all() {
+		t.mu.Lock()
+		cfg := t.sm.Config()
+		named := slices.ContainsFunc(cfg.Members, func(m ashlar.Member) bool { return m.Addr == addr })
+		t.mu.Unlock()
+		if named {
+			return true
+		}
+	}
+	return false
 }

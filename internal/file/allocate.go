@@ -131,6 +131,9 @@ func (h *Handle) CopyFrom(ctx context.Context, src *Handle, srcOff, off, n uint6
 	if src.flags&Read == 0 {
 		return 0, ashlar.E("copy", ashlar.Invalid, "", errors.New("not open for reading"))
 	}
+	if err := src.intact(); err != nil {
+		return 0, err
+	}
 	if err := h.changes(off, n); err != nil {
 		return 0, err
 	}
