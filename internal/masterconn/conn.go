@@ -26,6 +26,13 @@ type Config struct {
 	Logger  *slog.Logger
 	// Opens returns the inodes that are held open, for a new leader.
 	Opens func() []ashlar.Inode
+	// Leases returns the leases that are held, for a new leader: no answer that
+	// comes later to what was asked before may add any. If it is nil none are
+	// asked for.
+	Leases func() []wire.HeldLease
+	// OnRecall is told of every lease that the leader wants back, perhaps more
+	// than once, on a goroutine of its own.
+	OnRecall func(wire.Recall)
 	// OnTicket is told of every new ticket for chunkservers.
 	OnTicket func([]byte)
 	// OnLost is told that the session is lost, before another is opened.
@@ -61,6 +68,8 @@ type Conn struct {
 	kicked chan struct{} // buffered 1: keep looks now
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when keep has returned
+
+	watching sync.WaitGroup
 
 	mu       sync.Mutex
 	closed   bool
@@ -99,6 +108,9 @@ func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 	kctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	go c.keep(kctx)
+	if cfg.Leases != nil {
+		c.watching.Go(func() { c.watchLeases(kctx) })
+	}
 	return c, nil
 }
 
@@ -183,6 +195,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	c.mu.Unlock()
 	c.cancel()
 	<-c.ended
+	c.watching.Wait()
 	c.mu.Lock()
 	s := c.now
 	c.now = nil
@@ -224,7 +237,7 @@ func random64() uint64 {
 
 // open opens a session and says hello.
 func (c *Conn) open(ctx context.Context) error {
-	m := &wire.SessionOpen{Name: c.cfg.Name, Incarnation: ashlar.Incarnation(random64()), Nonce: random64()}
+	m := &wire.SessionOpen{Name: c.cfg.Name, Incarnation: ashlar.Incarnation(random64()), Nonce: random64(), Leases: c.cfg.Leases != nil}
 	var b backoff
 	for {
 		v, err := c.leader.find(ctx)
@@ -277,6 +290,10 @@ func (c *Conn) hello(ctx context.Context, v *view, s *session) error {
 	c.mu.Unlock()
 	if c.cfg.Opens != nil {
 		m.Opens = c.cfg.Opens()
+	}
+	if c.cfg.Leases != nil {
+		m.Leases = c.cfg.Leases()
+		m.Leases = m.Leases[:min(len(m.Leases), wire.LeasesMax)]
 	}
 	var reply wire.SessionRenewReply
 	sent := c.clock.Now()

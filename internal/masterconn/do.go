@@ -28,7 +28,7 @@ type operation struct {
 func (c *Conn) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Message) error {
 	o := operation{c: c, changes: wire.Changes(body)}
 	defer o.settle()
-	m := &wire.Operation{Cred: cred, Body: body}
+	m := &wire.Operation{Cred: cred, Leases: c.cfg.Leases != nil, Body: body}
 	var b backoff
 	for {
 		s, v, err := c.ready(ctx)

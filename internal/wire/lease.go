@@ -104,7 +104,8 @@ func (*ReturnLeases) Kind() Kind { return kindReturnLeases }
 func (m *ReturnLeases) Fields(c *Codec) { List(c, &m.Leases, ReturnsMax, heldLease) }
 
 // AcquireLease waits until the session can have a lease of at least Mode on an
-// inode, and returns the inode as of then. Answer: Entry.
+// inode, and returns the inode as of then. If it has too many leases, or a cut
+// of the file is under way, the answer comes with less. Answer: Entry.
 type AcquireLease struct {
 	Inode ashlar.Inode
 	Mode  ashlar.LeaseMode

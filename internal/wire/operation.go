@@ -216,7 +216,8 @@ type Entry struct {
 	// Hint is the file's present "volume:/path", at most HintMax bytes from its
 	// end; only in answers to what begins writing (Make, Open, Grow).
 	Hint string
-	// Lease is what the session holds of the inode now.
+	// Lease is what the session holds of the inode from now on, at least; none
+	// also while it is being recalled.
 	Lease ashlar.LeaseMode
 	// Also is the attributes of the other inodes that were changed, or of the
 	// directory that a Lookup was made in.
@@ -226,7 +227,7 @@ type Entry struct {
 	Unsettled bool
 }
 
-// Leased is the attributes of an inode and what the session holds of it.
+// Leased is the attributes of an inode, and a lease as in Entry.
 type Leased struct {
 	Attr  ashlar.Attr
 	Lease ashlar.LeaseMode
