@@ -15,7 +15,7 @@ SCHEDULES ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run test unit script e2e posix faults sim chaos race lint bench scale stall fuzz deps check man clean crash
+.PHONY: help build run test unit script e2e coherence posix faults sim chaos race lint bench scale stall fuzz deps check man clean crash
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,7 +30,7 @@ run: deps build ## start a three-node cluster under ./run, mounted at ./run/mnt
 test: deps ## run every test: unit, stories, end to end
 	scripts/test.sh
 
-unit script e2e posix faults: deps ## run one stage of the tests
+unit script e2e coherence posix faults: deps ## run one stage of the tests
 	scripts/test.sh $@
 
 crash: ## cut the power before every step of disks, logs and stores: ASHLAR_CRASH_SEEDS=how many workloads

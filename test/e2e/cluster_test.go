@@ -331,20 +331,34 @@ func (c *cluster) killAll() {
 	})
 }
 
-// freshMount mounts the volume once more, with nothing cached, until the test
-// function is done.
-func (c *cluster) freshMount(fn func(dir string)) {
+// secondMount mounts the volume once more, with nothing cached, by a process
+// that the caller ends.
+func (c *cluster) secondMount() (dir string, cmd *exec.Cmd, errs *bytes.Buffer) {
 	c.t.Helper()
 	dir, err := os.MkdirTemp(c.dir, "fresh-")
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "mount", "--foreground", filepath.Join(c.dir, "client.toml")+":main", dir)
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
+	cmd = exec.Command(binary, "mount", "--foreground", filepath.Join(c.dir, "client.toml")+":main", dir)
+	errs = &bytes.Buffer{}
+	cmd.Stderr = errs
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
+	var outer, inner syscall.Stat_t
+	if err := syscall.Stat(c.dir, &outer); err != nil {
+		c.t.Fatal(err)
+	}
+	c.poll("the fresh mount is there", func() bool {
+		return syscall.Stat(dir, &inner) == nil && inner.Dev != outer.Dev
+	})
+	return dir, cmd, errs
+}
+
+// freshMount is secondMount until the test function is done.
+func (c *cluster) freshMount(fn func(dir string)) {
+	c.t.Helper()
+	dir, cmd, errs := c.secondMount()
 	defer func() {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			c.t.Error(err)
@@ -353,12 +367,5 @@ func (c *cluster) freshMount(fn func(dir string)) {
 			c.t.Errorf("the fresh mount ended with %v\n%s", err, errs.String())
 		}
 	}()
-	var outer, inner syscall.Stat_t
-	if err := syscall.Stat(c.dir, &outer); err != nil {
-		c.t.Fatal(err)
-	}
-	c.poll("the fresh mount is there", func() bool {
-		return syscall.Stat(dir, &inner) == nil && inner.Dev != outer.Dev
-	})
 	fn(dir)
 }

@@ -24,10 +24,10 @@
 //	L-2  The ranges of one owner do not overlap, are in order, and two that
 //	     touch differ in type or process.
 //	L-3  A session holds a lock of an inode exactly if its Locker key is there.
-//	L-5  Any two modes in which a name is held by different holders are
-//	     compatible; a session holds a name exactly if its Namer key is there.
 //	L-4  A waiter is granted its lock only while its session is open and its
 //	     request has neither been withdrawn nor answered.
+//	L-5  Any two modes in which a name is held by different holders are
+//	     compatible; a session holds a name exactly if its Namer key is there.
 package lock
 
 import (
