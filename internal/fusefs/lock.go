@@ -38,15 +38,24 @@ func lockOf(in *fuse.LkIn) (l wire.Lock, ok bool) {
 	return l, l.Start <= l.End
 }
 
-// GetLk implements fuse.RawFileSystem.
-func (f *filesystem) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Status {
+// lockRequest finds the handle and the lock that a request is about.
+func (f *filesystem) lockRequest(in *fuse.LkIn) (*openFile, wire.Lock, fuse.Status) {
 	h, ok := f.files.get(in.Fh)
 	if !ok {
-		return fuse.EBADF
+		return nil, wire.Lock{}, fuse.EBADF
 	}
 	l, ok := lockOf(in)
 	if !ok {
-		return fuse.EINVAL
+		return nil, l, fuse.EINVAL
+	}
+	return h, l, fuse.OK
+}
+
+// GetLk implements fuse.RawFileSystem.
+func (f *filesystem) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Status {
+	h, l, status := f.lockRequest(in)
+	if !status.Ok() {
+		return status
 	}
 	ctx, cancel := f.context()
 	defer cancel()
@@ -75,13 +84,9 @@ func sameHost(client string) bool {
 
 // SetLk implements fuse.RawFileSystem.
 func (f *filesystem) SetLk(_ <-chan struct{}, in *fuse.LkIn) fuse.Status {
-	h, ok := f.files.get(in.Fh)
-	if !ok {
-		return fuse.EBADF
-	}
-	l, ok := lockOf(in)
-	if !ok {
-		return fuse.EINVAL
+	h, l, status := f.lockRequest(in)
+	if !status.Ok() {
+		return status
 	}
 	ctx, cancel := f.context()
 	defer cancel()
@@ -110,13 +115,9 @@ func (f *filesystem) launder(ino ashlar.Inode) {
 // SetLkw implements fuse.RawFileSystem. It is the one request that an interrupt
 // ends: the lock is not taken then.
 func (f *filesystem) SetLkw(interrupted <-chan struct{}, in *fuse.LkIn) fuse.Status {
-	h, ok := f.files.get(in.Fh)
-	if !ok {
-		return fuse.EBADF
-	}
-	l, ok := lockOf(in)
-	if !ok {
-		return fuse.EINVAL
+	h, l, status := f.lockRequest(in)
+	if !status.Ok() {
+		return status
 	}
 	if l.Type == wire.Unlocked {
 		return f.SetLk(nil, in)
