@@ -44,7 +44,8 @@ type fakeLeader struct {
 	failures []wire.ReportDisk
 	synced   map[string]uint64
 
-	rules []wire.PoolRule
+	rules   []wire.PoolRule
+	origins map[ashlar.Inode]wire.Origin
 }
 
 type fakeNode struct {
@@ -149,6 +150,8 @@ func (c client) Call(ctx context.Context, req, reply wire.Message) error {
 		session = m.Session
 	case *wire.Fenced:
 		session = m.Session
+	case *wire.Origins:
+		session = m.Session
 	}
 	if n == nil || n.session != session {
 		return ashlar.NoSession
@@ -204,6 +207,11 @@ func (c client) Call(ctx context.Context, req, reply wire.Message) error {
 		f.bump()
 	case *wire.Fenced:
 		f.fenced[session] = m.Revision
+	case *wire.Origins:
+		for _, ino := range m.Inodes {
+			rep := reply.(*wire.OriginsReply)
+			rep.Origins = append(rep.Origins, f.origins[ino])
+		}
 	}
 	return nil
 }

@@ -251,7 +251,7 @@ func (s *Server) handleCopy(_ context.Context, r *rpc.Request) (wire.Message, er
 	k := chunkstore.Key{Group: m.Group, Layer: m.Layer, Index: m.Chunk}
 	return nil, t.inPass(m.Epoch, m.Pass, func() error {
 		if len(m.States) == 0 && !m.Replace {
-			return nil
+			return t.d.store.SetOrigin(k, &m.Origin)
 		}
 		if m.Pass != 0 && !m.Replace {
 			if err := t.wantsAll(k, m); err != nil {
@@ -374,6 +374,9 @@ func (s *Server) handleChunkSums(_ context.Context, r *rpc.Request) (wire.Messag
 		return nil, err
 	}
 	rep := &wire.ChunkSumsReply{}
+	if info, ok, err := t.d.store.Info(k); err == nil && ok {
+		rep.Origin = info.Origin
+	}
 	if rep.States, rep.Sums, err = t.d.store.Sums(k); err != nil {
 		return nil, err
 	}

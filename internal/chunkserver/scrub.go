@@ -81,13 +81,14 @@ func (l *life) scrub(only ashlar.DiskID) {
 			if err != nil || len(keys) == 0 {
 				break
 			}
+			names := t.names(keys)
 			var wg sync.WaitGroup
 			room := make(chan struct{}, scrubParallel)
 			for _, k := range keys {
 				room <- struct{}{}
 				wg.Go(func() {
 					defer func() { <-room }()
-					t.scrubChunk(chunkstore.Key{Group: t.group, Layer: k.Layer, Index: k.Index}, e)
+					t.scrubChunk(chunkstore.Key{Group: t.group, Layer: k.Layer, Index: k.Index}, e, names)
 				})
 			}
 			wg.Wait()
@@ -115,7 +116,8 @@ func (t *seat) countChunks() (n uint64) {
 
 // scrubChunk verifies a chunk here and compares it with the in-sync members;
 // what looks bad is looked at again with writes kept out, and then repaired.
-func (t *seat) scrubChunk(k chunkstore.Key, e ashlar.Epoch) {
+// The members' headers are told the present name of the file.
+func (t *seat) scrubChunk(k chunkstore.Key, e ashlar.Epoch, names map[ashlar.Inode]*wire.Origin) {
 	b := &t.l.s.scrub
 	defer b.chunks.Add(1)
 	ctx := t.job(t.d.number(), e)
@@ -124,12 +126,16 @@ func (t *seat) scrubChunk(k chunkstore.Key, e ashlar.Epoch) {
 	if err == nil && len(bad) == 0 {
 		var differs []chunkstore.Region
 		for _, m := range t.peers(e) {
-			d, header, derr := t.differences(ctx, k, m, e)
+			d, origin, header, derr := t.differences(ctx, k, m, e)
+			if derr == nil && !header {
+				t.nameOn(ctx, k, m, e, origin, names)
+			}
 			differs, err = append(differs, d...), errors.Join(err, derr)
 			if header {
 				differs = append(differs, chunkstore.Region{})
 			}
 		}
+		t.nameHere(k, names)
 		if err == nil && len(differs) == 0 {
 			return
 		}
@@ -168,7 +174,7 @@ func (t *seat) repair(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) err
 		b.repaired.Add(uint64(r.Len / ashlar.BlockSize))
 	}
 	for _, m := range t.peers(e) {
-		differs, header, err := t.differences(ctx, k, m, e)
+		differs, _, header, err := t.differences(ctx, k, m, e)
 		if header { // any copy writes it anew
 			b.damaged.Add(1)
 			if err := t.push(k, m, chunkstore.Region{Len: ashlar.BlockSize}, e); err != nil {
@@ -176,7 +182,7 @@ func (t *seat) repair(ctx context.Context, k chunkstore.Key, e ashlar.Epoch) err
 			}
 			b.repaired.Add(1)
 			t.l.s.log.Warn("header of a chunk mended", "chunk", k.String(), "disk", m)
-			differs, _, err = t.differences(ctx, k, m, e)
+			differs, _, _, err = t.differences(ctx, k, m, e)
 		}
 		if err != nil {
 			return err
@@ -214,18 +220,19 @@ func (t *seat) push(k chunkstore.Key, m ashlar.DiskID, r chunkstore.Region, e as
 	return nil
 }
 
-// differences returns where a member's stored checksums are not ours, or that
-// its header of the chunk is damaged. Absent and zero blocks are the same to a
-// reader of one layer, but not to a stack, so states count too.
-func (t *seat) differences(ctx context.Context, k chunkstore.Key, m ashlar.DiskID, e ashlar.Epoch) (out []chunkstore.Region, header bool, err error) {
+// differences returns where a member's stored checksums are not ours, and what
+// its chunk notes of its file, or that its header of the chunk is damaged.
+// Absent and zero blocks are the same to a reader of one layer, but not to a
+// stack, so states count too.
+func (t *seat) differences(ctx context.Context, k chunkstore.Key, m ashlar.DiskID, e ashlar.Epoch) (out []chunkstore.Region, origin *wire.Origin, header bool, err error) {
 	states, sums, err := t.d.store.Sums(k)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
 	var rep wire.ChunkSumsReply
 	req := &wire.ChunkSums{Disk: m, Group: t.group, Epoch: e, Layer: k.Layer, Chunk: k.Index}
 	if err := t.call(ctx, m, e, req, &rep); err != nil || rep.Header {
-		return nil, rep.Header, err
+		return nil, nil, rep.Header, err
 	}
 	at := func(states []byte, sums []uint32, i int) (byte, uint32) {
 		if i < len(states) && i < len(sums) && states[i] == chunkstore.Data {
@@ -249,5 +256,5 @@ func (t *seat) differences(ctx context.Context, k chunkstore.Key, m ashlar.DiskI
 			out = append(out, chunkstore.Region{Off: off, Len: ashlar.BlockSize})
 		}
 	}
-	return out, false, nil
+	return out, &rep.Origin, false, nil
 }

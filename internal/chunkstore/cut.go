@@ -72,7 +72,7 @@ func (d *Disk) cutChunk(c *chunk, n uint32, epoch ashlar.Epoch) error {
 	e.regs = e.regs[:last+1]
 	e.b1 = min(e.b1, (e.r0+last+1)*perRegion)
 	e.how, e.end = cut, uint64(n)
-	return d.zeroRange(e, n, c.hdr.size, Absent, c.hdr.size, nil)
+	return d.zeroRange(e, n, c.hdr.size, Absent, c.hdr.size, &wire.Origin{})
 }
 
 // remove unlinks a chunk; durable after syncDir.

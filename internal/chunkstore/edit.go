@@ -89,9 +89,13 @@ func (c *chunk) at(b int) int64 { return dataOff(c.hdr.size) + int64(b)*block }
 
 // prepare makes the chunk durably marked dirty (I-8) and gives it a file. c.wmu
 // must be held.
+// What a writer says of the file replaces what the header said.
 func (d *Disk) prepare(c *chunk, size uint32, origin *wire.Origin, epoch ashlar.Epoch) error {
 	err := d.markDirty(c)
 	if err != nil || c.state.Load() != absent {
+		if err == nil && origin != nil {
+			c.restate(origin)
+		}
 		return err
 	}
 	if c.f == nil {
@@ -133,7 +137,8 @@ func (d *Disk) markDirty(c *chunk) error {
 }
 
 // commit writes the records of an edit, and the header if this is the
-// chunk's first change or its first in this epoch. The header is never newer
+// chunk's first change or its first in this epoch, or its file has another
+// name. The header is never newer
 // than needed: it goes first, or in the same write. c.wmu must be held.
 func (d *Disk) commit(e *edit) error {
 	c := e.c
@@ -145,7 +150,7 @@ func (d *Disk) commit(e *edit) error {
 	from := e.r0
 	d.fillPages(c, e.r0, end)
 	hdr := c.hdr
-	fresh := c.headless || hdr.changed < e.epoch
+	fresh := c.headless || c.restated || hdr.changed < e.epoch
 	hdr.changed = max(hdr.changed, e.epoch)
 	var b []byte
 	switch {
@@ -175,7 +180,7 @@ func (d *Disk) commit(e *edit) error {
 	if _, err := c.f.WriteAt(b, at); err != nil {
 		return d.ioErr("write records of", c.key, err)
 	}
-	c.headless = false
+	c.headless, c.restated = false, false
 	c.mu.Lock()
 	c.hdr.changed = hdr.changed
 	c.cache(e.r0, e.regs)

@@ -19,10 +19,10 @@ import (
 //	  72  layer          u64
 //	  80  chunk size     u32, a power of two
 //	  84  shard          u16, 0
-//	  86  hint length    u16, at most 1024
+//	  86  hint length    u16, at most 1016
 //	  88  owner          u64, inode
 //	  96  changed        u64, the epoch of the chunk's last change
-//	 104  hint crc       u32, CRC-32C of the hint
+//	 104  hint crc       u32, CRC-32C of mtime and hint
 //	 108  uid            u32
 //	 112  gid            u32
 //	 116  mode           u16
@@ -30,7 +30,8 @@ import (
 //	 119  unit           u8, log2 of its stripe unit
 //	 120  first          u32, index of the segment's first chunk
 //	 124  crc            u32, CRC-32C of bytes 64-123
-//	 128  hint           1024 bytes, "volume:/path" of the owner
+//	 128  mtime          i64, ns, of the file as the masters told it; 0: not known
+//	 136  hint           1016 bytes, "volume:/path" of the owner
 //	1152  region record  128 bytes for each 64 KiB of the chunk, in order
 //	   D  data           block b of the chunk at D + 4096 b
 //
@@ -58,7 +59,8 @@ const (
 
 	fixedOff    = header.Size
 	fixedEnd    = 128
-	recordsOff  = fixedEnd + HintMax
+	hintOff     = fixedEnd + 8
+	recordsOff  = hintOff + HintMax
 	recordSize  = 128
 	pageSize    = 4096
 	dataAlign   = 64 << 10
@@ -125,10 +127,11 @@ func (h *chunkHeader) encode(b []byte) {
 	le.PutUint16(b[86:], uint16(len(h.origin.Hint)))
 	le.PutUint64(b[88:], uint64(h.origin.Owner))
 	le.PutUint64(b[96:], uint64(h.changed))
-	le.PutUint32(b[104:], checksum.Of([]byte(h.origin.Hint)))
+	le.PutUint64(b[fixedEnd:], uint64(h.origin.Mtime))
+	n := copy(b[hintOff:], h.origin.Hint)
+	le.PutUint32(b[104:], checksum.Of(b[fixedEnd:hintOff+n]))
 	h.encodeOrigin(b)
 	le.PutUint32(b[124:], checksum.Of(b[fixedOff:124]))
-	copy(b[fixedEnd:], h.origin.Hint)
 }
 
 func (h *chunkHeader) encodeOrigin(b []byte) {
@@ -151,8 +154,9 @@ func (h *chunkHeader) decodeOrigin(b []byte) {
 	}
 }
 
-// decodeChunkHeader reads the header of a chunk of a cluster. A damaged hint
-// is dropped: it is only a hint.
+// decodeChunkHeader reads the header of a chunk of a cluster. A hint that is
+// damaged, or was being changed when power was lost, is dropped: it is only a
+// hint.
 func decodeChunkHeader(b []byte, cluster ashlar.ClusterID, name string) (chunkHeader, error) {
 	var h chunkHeader
 	fh, err := header.Decode(b, header.Header{Magic: chunkMagic, Version: chunkVersion, Cluster: cluster}, name)
@@ -178,8 +182,8 @@ func decodeChunkHeader(b []byte, cluster ashlar.ClusterID, name string) (chunkHe
 	if !validChunkSize(h.size) || n > HintMax || le.Uint16(b[84:]) != 0 {
 		return bad("chunk size %d, hint of %d bytes, shard %d", h.size, n, le.Uint16(b[84:]))
 	}
-	if hint := b[fixedEnd : fixedEnd+n]; checksum.Of(hint) == le.Uint32(b[104:]) {
-		h.origin.Hint = string(hint)
+	if checksum.Of(b[fixedEnd:hintOff+n]) == le.Uint32(b[104:]) {
+		h.origin.Hint, h.origin.Mtime = string(b[hintOff:hintOff+n]), int64(le.Uint64(b[fixedEnd:]))
 	}
 	return h, nil
 }

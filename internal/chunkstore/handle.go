@@ -35,6 +35,7 @@ type chunk struct {
 	f        vfs.File   // set before state becomes opened
 	dirty    bool       // wmu: in unsynced, and marked
 	headless bool       // wmu: its file has no header yet
+	restated bool       // wmu: what hdr says of the file is not in its file yet
 	wbLo     int64      // wmu: written in sequence and not given to Writeback
 	wbHi     int64
 

@@ -3,6 +3,7 @@ package inspect
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -95,15 +96,19 @@ func (s *Scan) Files(stale bool) []*File {
 	return out
 }
 
-// describe fills in what the chunks say of the file. The last one with a name
-// was made last and knows best.
+// describe fills in what the chunks say of the file. Of those that know a name
+// the one that was written or told last knows best.
 func (f *File) describe() {
 	slices.SortFunc(f.Parts, func(a, b *Part) int { return cmp.Compare(a.Index, b.Index) })
 	var o wire.Origin
+	told := int64(math.MinInt64)
 	for _, p := range f.Parts {
 		c := p.copies[0]
-		if c.origin.Hint != "" || o.Hint == "" {
-			o = c.origin
+		for _, x := range p.copies {
+			named := x.origin.Hint != ""
+			if x.current == c.current && (named && o.Hint == "" || named == (o.Hint != "") && x.told >= told) {
+				o, told = x.origin, x.told
+			}
 		}
 		f.chunkSize = c.size
 		f.Mtime = max(f.Mtime, c.mtime)

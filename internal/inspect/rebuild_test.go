@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/chunkstore"
@@ -190,5 +191,34 @@ func TestDisksThatDoNotBelongTogetherAreRefused(t *testing.T) {
 		if _, err := ScanDisks(context.Background(), vfs.ReadOnly, dirs, nil); !errors.Is(err, want) {
 			t.Errorf("%v: %v", dirs, err)
 		}
+	}
+}
+
+// Of a file's chunks the one that was told its name last knows it best; and a
+// time that the masters told is the file's, not that of a copy.
+func TestTheLastNameAndTheTimeThatWereToldCount(t *testing.T) {
+	a := t.TempDir() + "/a"
+	d := openDisk(t, a)
+	inSync(t, d, 1, 5)
+	keys := []chunkstore.Key{{Group: 1, Layer: 9}, {Group: 1, Layer: 9, Index: 1}}
+	for _, k := range keys {
+		put(t, d, k, 0, []byte("data"), 5, origin(7, "main:/old"))
+	}
+	now := origin(7, "main:/dir/new")
+	now.Mode, now.Mtime = 0o600, 1e18+5
+	must(t, d.SetOrigin(keys[0], &now))
+	must(t, d.Close())
+	past := time.Now().Add(-time.Hour) // the kernel's clock is coarse
+	must(t, os.Chtimes(a+"/chunks/00000001/00/0000000000000009.00000001", past, past))
+	_, files := rebuild(t, false, a)
+	if f := files["main/dir/new"]; f == nil || f.Mode != 0o600 || !f.Complete() {
+		t.Fatalf("%+v", files)
+	}
+	d = openDisk(t, a)
+	must(t, d.SetOrigin(keys[1], &now))
+	must(t, d.Close())
+	out, _ := rebuild(t, false, a)
+	if st, err := os.Stat(out + "/main/dir/new"); err != nil || st.ModTime().UnixNano() != now.Mtime {
+		t.Errorf("changed at %v (%v), want %d", st.ModTime(), err, now.Mtime)
 	}
 }

@@ -36,7 +36,8 @@ type chunkCopy struct {
 	size   uint32
 	epoch  ashlar.Epoch // of the last change
 	end    uint32
-	mtime  int64
+	mtime  int64 // of the file of which this is a chunk, as far as it tells
+	told   int64 // when its own file was changed: what it notes is as of then
 	origin wire.Origin
 	synced ashlar.Epoch // the disk's last in-sync epoch of the group
 	// current says that no disk was in-sync in the group longer than this one:
@@ -181,7 +182,10 @@ func (s *Scan) add(d *Disk, name string, k chunkstore.Key, hints map[string]stri
 		hints[x.origin.Hint] = x.origin.Hint
 	}
 	if st, err := s.fs.Stat(name); err == nil {
-		x.mtime = st.ModTime().UnixNano()
+		x.told = st.ModTime().UnixNano()
+	}
+	if x.mtime = x.origin.Mtime; x.mtime == 0 { // written since the masters told it
+		x.mtime = x.told
 	}
 	for i := range c.Regions() {
 		if _, end, ok := c.Region(i); end > 0 {

@@ -49,6 +49,7 @@ func (m *Master) handle() {
 	led(&wire.ReportMember{}, (*lead).reportMember)
 	led(&wire.ReportSynced{}, (*lead).reportSynced)
 	led(&wire.ReportDisk{}, (*lead).reportDisk)
+	led(&wire.Origins{}, (*lead).origins)
 	led(&wire.GetStatus{}, func(l *lead, ctx context.Context, _ *rpc.Request) (wire.Message, error) {
 		return l.getStatus(ctx)
 	})

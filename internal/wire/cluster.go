@@ -18,6 +18,8 @@ const (
 	kindYield          Kind = 140
 	kindScrub          Kind = 141
 	kindScrubReply     Kind = 142
+	kindOrigins        Kind = 143
+	kindOriginsReply   Kind = 144
 )
 
 var (
@@ -36,6 +38,8 @@ var (
 	_ = register[Yield]()
 	_ = register[Scrub]()
 	_ = register[ScrubReply]()
+	_ = register[Origins]()
+	_ = register[OriginsReply]()
 )
 
 // Limits of lists in this conversation.

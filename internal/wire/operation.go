@@ -238,7 +238,7 @@ type Leased struct {
 const alsoMax = 4
 
 // HintMax is how much of a path goes into a hint, in bytes.
-const HintMax = 1024
+const HintMax = 1016
 
 // Kind implements Message.
 func (*Entry) Kind() Kind { return kindEntry }

@@ -316,7 +316,8 @@ func (m *ChunkListReply) Fields(c *Codec) { List(c, &m.Missing, ChunkListMax, ch
 // A member refuses a Pass older than that of the last Catchup, so that a copy
 // which was given up comes to nothing when it arrives late; 0 is no pass. In a
 // pass, the chunks before this one are done, and with it what of this one is
-// before Done: what CatchupMark tells of later. Answer: Empty.
+// before Done: what CatchupMark tells of later. One without States and Replace has
+// the member note what Origin says of the chunk's file. Answer: Empty.
 type Copy struct {
 	Disk      ashlar.DiskID
 	Group     ashlar.PGID
@@ -464,9 +465,11 @@ func (m *ChunkSums) Fields(c *Codec) {
 // ChunkSumsReply has one state and one checksum a block, up to the last block
 // that is not absent.
 //
-// With Header the header of the chunk is damaged there and nothing else known.
+// Origin is what the chunk notes of its file there. With Header the header of the
+// chunk is damaged there and nothing else known.
 type ChunkSumsReply struct {
 	Header bool
+	Origin
 	States []byte
 	Sums   []uint32
 }
@@ -479,6 +482,7 @@ func (*ChunkSumsReply) Kind() Kind { return kindChunkSumsRep }
 // Fields implements Message.
 func (m *ChunkSumsReply) Fields(c *Codec) {
 	Bool(c, &m.Header)
+	m.Origin.fields(c)
 	Blob(c, &m.States, chunkBlocksMax)
 	U32s(c, &m.Sums, chunkBlocksMax)
 }

@@ -88,11 +88,21 @@ func (o *op) also(e *wire.Entry) {
 // written.
 func (o *op) named(i *Inode) *wire.Entry {
 	e := o.entry(i)
-	if i.Attr.Type != ashlar.TypeFile {
-		return e
+	if i.Attr.Type == ashlar.TypeFile {
+		e.Hint = FullPath(o.tx, i.Attr.Inode)
 	}
-	e.Hint = FullPath(o.tx, i.Attr.Inode)
 	return e
+}
+
+// Origin is what chunks of an inode are to note of it; false if it is no file,
+// or has no name.
+func Origin(tx key.Tx, ino ashlar.Inode) (wire.Origin, bool) {
+	i, err := (&op{tx: tx, name: "origin"}).inode(ino)
+	if err != nil || i.Attr.Type != ashlar.TypeFile {
+		return wire.Origin{}, false
+	}
+	a, hint := &i.Attr, FullPath(tx, ino)
+	return wire.Origin{Owner: ino, UID: a.UID, GID: a.GID, Mode: a.Mode, Mtime: a.Mtime, Hint: hint}, hint != ""
 }
 
 // FullPath returns "volume:/path" of an inode, at most wire.HintMax bytes from
