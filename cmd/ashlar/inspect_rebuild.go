@@ -16,8 +16,10 @@ import (
 )
 
 type rebuildOptions struct {
-	out   string
-	stale bool
+	out    string
+	volume string
+	from   string
+	stale  bool
 }
 
 func newRebuildCmd(g *global) *cobra.Command {
@@ -25,24 +27,35 @@ func newRebuildCmd(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rebuild DISK...", Short: "put files together from disks alone, when all masters are lost",
 		Long: `Reads the chunks of disks whose chunkservers are stopped and puts the files
-together that they are of. Without --out it lists them; with --out it writes
-them to a directory, as DIR/VOLUME/PATH, and what has no name to
-DIR/lost+found. The disks are only read.
+together that they are of. Without a target it lists them. The disks are only
+read.
+
+--into-volume puts them straight into a volume of a new, running cluster (the
+one that --cluster names, on other disks): files of the lost volume of that
+name, or of the one that --from-volume names, and to lost+found what has no
+name. It may be interrupted and run again, also with more disks: what is there
+whole is left as it is, what is incomplete is written again, and what somebody
+else has put there is not touched. --out writes the files of all volumes to a
+directory instead, as DIR/VOLUME/PATH.
 
 Name every disk that is left: of each block the newest good copy among the
-disks that were in-sync longest is taken. Names, owners and modes are those
-that a file had when its chunks were made: a file that was renamed since comes
-back under its old name. Directories without files, empty files, links,
-attributes and everything else that only the masters knew do not come back;
-files deleted shortly before may. What is incomplete is listed.
+disks that were in-sync longest is taken. Names, owners, modes and times are
+those that a file had when its chunks were last written or scrubbed: one that
+was renamed since comes back under its old name. Directories without files,
+empty files, links, attributes and everything else that only the masters knew
+do not come back; files deleted shortly before may. What is incomplete is
+listed.
 
-` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitDamaged),
+` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable, exitDamaged),
 		Example: `  ashlar inspect rebuild /mnt/disk1 /mnt/disk2 /mnt/disk3
+  ashlar inspect rebuild --into-volume main /mnt/disk*
   ashlar inspect rebuild --out /backup/rescued /mnt/disk*`,
 		Args: args(1, -1),
 		RunE: func(c *cobra.Command, a []string) error { return runRebuild(c.Context(), g, o, a) },
 	}
 	c.Flags().StringVar(&o.out, "out", "", "directory to write the files to; new or empty")
+	c.Flags().StringVar(&o.volume, "into-volume", "", "volume of a running cluster to put the files into")
+	c.Flags().StringVar(&o.from, "from-volume", "", "volume of the lost cluster whose files those are (default: the same name)")
 	c.Flags().BoolVar(&o.stale, "stale", false, "also chunks that only disks out of sync have: data that was cut or deleted, or all that is left")
 	return c
 }
@@ -51,9 +64,17 @@ files deleted shortly before may. What is incomplete is listed.
 type rebuildResult struct {
 	*inspect.Scan
 	Files []*inspect.File `json:"files"`
+	// Left are volumes whose files were not asked for.
+	Left []string `json:"volumes_left,omitempty"`
 }
 
 func runRebuild(ctx context.Context, g *global, o rebuildOptions, disks []string) error {
+	switch {
+	case o.out != "" && o.volume != "":
+		return usagef("--out or --into-volume, not both")
+	case o.from != "" && o.volume == "":
+		return usagef("--from-volume is for --into-volume: --out writes the files of all volumes")
+	}
 	var root *os.Root
 	if o.out != "" {
 		var err error
@@ -77,26 +98,27 @@ func runRebuild(ctx context.Context, g *global, o rebuildOptions, disks []string
 		return err
 	}
 	files := scan.Files(o.stale)
-	if root != nil {
-		b = newBar(g, "writing files", uint64(len(files)), false)
-		for _, f := range files {
-			if err := ctx.Err(); err != nil {
-				b.done(err)
-				return err
-			}
-			scan.Extract(ctx, root, f)
-			b.add(1)
-		}
-		b.done(nil)
+	var others []string
+	switch {
+	case root != nil:
+		err = extractAll(ctx, g, scan, inspect.Dir{Root: root}, files, 1)
+	case o.volume != "":
+		files, others, err = g.intoVolume(ctx, o, scan, files)
+	}
+	if err != nil {
+		return err
 	}
 	if g.json {
-		if err := printJSON(g.Out, rebuildResult{scan, files}); err != nil {
+		if err := printJSON(g.Out, rebuildResult{scan, files, others}); err != nil {
 			return err
 		}
 	} else {
 		printRebuild(g, scan, files)
+		for _, v := range others {
+			g.sayf("files of volume %s are left: ashlar inspect rebuild --into-volume NAME --from-volume %s ...", v, v)
+		}
 	}
-	return rebuildVerdict(files, root != nil, scan)
+	return rebuildVerdict(files, root != nil || o.volume != "", scan)
 }
 
 // openOut makes the output directory, which must be empty.
@@ -157,6 +179,9 @@ func fileState(f *inspect.File) string {
 		add("%d chunks only on disks out of sync", f.OnlyStale)
 	}
 	if r := f.Result; r != nil {
+		if r.There {
+			add("there already")
+		}
 		var lost uint64
 		for _, x := range r.Lost {
 			lost += x.Len

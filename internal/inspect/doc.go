@@ -13,7 +13,8 @@
 //	scan.go     rebuild: which chunks are where, and which copies count
 //	names.go    rebuild: which files the chunks are of
 //	extract.go  rebuild: their contents, under their names
+//	target.go   rebuild: where to
 //
-// Nothing here is called by two goroutines at once, and nothing survives a
-// crash: it is run again.
+// Nothing here but Extract is called by two goroutines at once, and nothing
+// survives a crash: it is run again.
 package inspect

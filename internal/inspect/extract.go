@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path"
 	"slices"
-	"time"
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/chunkstore"
@@ -24,6 +21,8 @@ type Result struct {
 	// Mended counts bytes whose best copy was damaged and another was good.
 	Mended uint64 `json:"mended_bytes"`
 	Error  string `json:"error,omitempty"`
+	// There says that an earlier extraction finished it: this one wrote nothing.
+	There bool `json:"there,omitempty"`
 	// Owner says why owner or mode could not be set.
 	Owner string `json:"owner_error,omitempty"`
 }
@@ -43,58 +42,48 @@ func (f *File) Complete() bool {
 	return r != nil && r.Error == "" && len(r.Lost) == 0 && r.Stale == 0 && f.OnlyStale == 0
 }
 
-// Extract writes a file below out, which confines it. The file must not be
-// there. Of each block it takes the copy whose region was changed last, of
-// current copies first, if its checksum is right. Owner, mode and the time of
-// the last change are set as well as this process may.
-func (s *Scan) Extract(ctx context.Context, out *os.Root, f *File) {
+// Extract writes a file to a target. Of each block it takes the copy whose
+// region was changed last, of current copies first, if its checksum is right.
+// Owner, mode and the time of the last change are set as well as this process
+// may. progress is told of bytes of the file that were dealt with. Different
+// files may be extracted at once.
+func (s *Scan) Extract(ctx context.Context, to Target, f *File, progress func(bytes uint64)) {
 	f.Result = &Result{}
-	if err := s.extract(ctx, out, f); err != nil {
-		f.Result.Error = err.Error()
+	done := uint64(0)
+	err := s.extract(ctx, to, f, func(n uint64) {
+		n = min(n, f.Size-done) // the last chunk is seldom full
+		done += n
+		progress(n)
+	})
+	if err != nil {
+		if f.Result.There = errors.Is(err, ErrThere); !f.Result.There {
+			f.Result.Error = err.Error()
+		}
 	}
+	progress(f.Size - done)
 }
 
-func (s *Scan) extract(ctx context.Context, out *os.Root, f *File) (err error) {
-	if err := out.MkdirAll(path.Dir(f.Place), 0o755); err != nil {
-		return err
-	}
-	w, err := out.OpenFile(f.Place, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (s *Scan) extract(ctx context.Context, to Target, f *File, progress func(bytes uint64)) error {
+	w, err := to.Create(f)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
+	out := &runs{w: w}
 	for _, p := range f.Parts {
-		if err := ctx.Err(); err != nil {
+		if err = ctx.Err(); err == nil {
+			err = s.extractPart(out, f, p)
+		}
+		if err != nil {
+			w.Abort()
 			return err
 		}
-		if err := s.extractPart(w, f, p); err != nil {
-			return err
-		}
+		progress(uint64(f.chunkSize))
 	}
-	if err := w.Truncate(int64(f.Size)); err != nil {
+	if err := out.flush(); err != nil {
+		w.Abort()
 		return err
 	}
-	owner := w.Chown(int(f.UID), int(f.GID))
-	owner = errors.Join(owner, w.Chmod(fileMode(f.Mode)))
-	if owner != nil {
-		f.Result.Owner = owner.Error()
-	}
-	return out.Chtimes(f.Place, time.Time{}, time.Unix(0, f.Mtime))
-}
-
-// fileMode turns mode bits into Go's.
-func fileMode(mode uint16) os.FileMode {
-	m := os.FileMode(mode & ashlar.ModePerm)
-	if mode&ashlar.ModeSetuid != 0 {
-		m |= os.ModeSetuid
-	}
-	if mode&ashlar.ModeSetgid != 0 {
-		m |= os.ModeSetgid
-	}
-	if mode&ashlar.ModeSticky != 0 {
-		m |= os.ModeSticky
-	}
-	return m
+	return w.Finish(f)
 }
 
 // source is an open copy.
@@ -104,7 +93,7 @@ type source struct {
 }
 
 // extractPart writes what a chunk holds.
-func (s *Scan) extractPart(w *os.File, f *File, p *Part) error {
+func (s *Scan) extractPart(w *runs, f *File, p *Part) error {
 	var open []source
 	for _, c := range p.copies {
 		r, err := s.fs.Open(c.name)
@@ -159,7 +148,7 @@ func rankRegion(open []source, region int) []source {
 }
 
 // extractBlock writes a block from the first copy that has it whole.
-func (f *File) extractBlock(w *os.File, p *Part, from []source, b int, buf []byte) error {
+func (f *File) extractBlock(w *runs, p *Part, from []source, b int, buf []byte) error {
 	off := uint32(b) * ashlar.BlockSize
 	at := offsetOf(&p.copies[0].origin, f.chunkSize, p.Index, off)
 	if at >= f.Size {
@@ -179,8 +168,7 @@ func (f *File) extractBlock(w *os.File, p *Part, from []source, b int, buf []byt
 		if state := c.State(b); state != chunkstore.Data {
 			return nil // a hole
 		}
-		_, err := w.WriteAt(buf[:n], int64(at))
-		return err
+		return w.write(buf[:n], int64(at))
 	}
 	f.lost(p, off, ashlar.BlockSize)
 	return nil
@@ -204,7 +192,7 @@ func (f *File) lost(p *Part, off, n uint32) {
 
 // Summary says how files were found, or extracted, in one line.
 func Summary(files []*File) string {
-	named, incomplete, absent := 0, 0, 0
+	named, incomplete, absent, there := 0, 0, 0, 0
 	var bytes uint64
 	for _, f := range files {
 		if f.Why == "" {
@@ -216,11 +204,17 @@ func Summary(files []*File) string {
 		if f.Absent > 0 {
 			absent++
 		}
+		if f.Result != nil && f.Result.There {
+			there++
+		}
 		bytes += f.Size
 	}
 	out := fmt.Sprintf("%d files, %d bytes: %d under their names, %d in %s", len(files), bytes, named, len(files)-named, LostFound)
 	if absent > 0 {
 		out += fmt.Sprintf("; %d have chunks that no disk here has (holes, or lost)", absent)
+	}
+	if there > 0 {
+		out += fmt.Sprintf("; %d were there already", there)
 	}
 	if incomplete > 0 {
 		out += fmt.Sprintf("; %d INCOMPLETE", incomplete)

@@ -29,7 +29,7 @@ func rebuild(t *testing.T, stale bool, dirs ...string) (string, map[string]*File
 	defer root.Close()
 	files := map[string]*File{}
 	for _, f := range s.Files(stale) {
-		s.Extract(context.Background(), root, f)
+		s.Extract(context.Background(), Dir{root}, f, func(uint64) {})
 		files[f.Place] = f
 	}
 	return out, files

@@ -69,6 +69,8 @@ type cluster struct {
 	mnt  string
 	up   *exec.Cmd
 	done chan error
+	// args are more of those of `dev up`.
+	args []string
 	// small are the disks that have a file system of their own.
 	small []string
 }
@@ -123,7 +125,7 @@ func (c *cluster) smallDisk(node string, bytes int) {
 // run starts `dev up` and waits for its line beginning with "ready".
 func (c *cluster) run() {
 	c.t.Helper()
-	c.up = exec.Command(binary, "dev", "up", "--dir", c.dir, "--mount", c.mnt)
+	c.up = exec.Command(binary, append([]string{"dev", "up", "--dir", c.dir, "--mount", c.mnt}, c.args...)...)
 	out, err := c.up.StdoutPipe()
 	if err != nil {
 		c.t.Fatal(err)
@@ -163,7 +165,7 @@ func (c *cluster) stop() {
 	if c.up == nil {
 		return
 	}
-	if err := c.up.Process.Signal(os.Interrupt); err != nil {
+	if err := c.up.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		c.t.Error(err)
 	}
 	select {
