@@ -153,7 +153,7 @@ func run(ctx context.Context, o *options) error {
 		missed += r.print(k.name, k.bar*time.Duration(o.slack))
 	}
 	if wanted["all"] || wanted[returnCase] {
-		ok, err := c.measureReturn(ctx, o.away)
+		ok, err := c.measureReturn(ctx, o.away, o.runs)
 		if err != nil {
 			return fmt.Errorf("%s: %w", returnCase, err)
 		}
