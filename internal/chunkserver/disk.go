@@ -53,28 +53,38 @@ func (d *disk) take(store *chunkstore.Disk) {
 	d.slots.t = store.Inflight()
 }
 
-// errNotFormatted is why an empty directory is not opened later: what was there
-// when the process began is not mounted any more.
-var errNotFormatted = errors.New("the directory is empty: mount the disk, or restart the node to begin a new one there")
+// errEmpty is why an empty directory is not opened later: what was there when
+// the process began is not mounted any more.
+var errEmpty = errors.New("the directory is empty: mount the disk, or restart the node to begin a new one there")
 
-// open opens the disk; fresh allows to format an empty directory.
+// open opens the disk; fresh allows to format an empty directory in which none
+// of this node was open before.
 func (d *disk) open(fresh bool) (*chunkstore.Disk, error) {
 	c, cfg := &d.conf, &d.s.cfg
 	ok, err := chunkstore.Formatted(cfg.FS, c.Path)
 	switch {
 	case err != nil || ok:
+	case d.s.known.missing(c.Path) != nil:
+		err = d.s.known.missing(c.Path)
 	case fresh:
 		err = chunkstore.Format(cfg.FS, c.Path, cfg.Cluster)
 	default:
-		err = errNotFormatted
+		err = errEmpty
 	}
 	if err != nil {
 		return nil, err
 	}
-	return chunkstore.Open(chunkstore.Config{
+	store, err := chunkstore.Open(chunkstore.Config{
 		FS: cfg.FS, Dir: c.Path, Cluster: cfg.Cluster, BootID: cfg.BootID, Reserve: cmp.Or(c.Reserve, cfg.Reserve),
 		Clock: d.s.clk, Logger: d.s.log, Labels: c.Labels, OnFail: d.onFail,
 	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.s.known.note(c.Path, store); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
 }
 
 func (d *disk) close() error {

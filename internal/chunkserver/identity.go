@@ -83,20 +83,5 @@ func (id *identity) create(fsys vfs.FS, dir string, cluster ashlar.ClusterID) er
 	}
 	b := header.Header{Magic: identityMagic, Version: identityVersion, Cluster: cluster}.Encode()
 	b = append(b, id.uuid[:]...)
-	temp := path.Join(dir, identityName+".new")
-	f, err := fsys.Create(temp)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := fsys.Rename(temp, path.Join(dir, identityName)); err != nil {
-		return err
-	}
-	return fsys.SyncDir(dir)
+	return replaceFile(fsys, path.Join(dir, identityName), b)
 }

@@ -73,7 +73,7 @@ type Config struct {
 	Name    string // of the node
 	Addr    string // where others reach it
 	Rack    string
-	DataDir string // its identity
+	DataDir string // its identity, and which disks it had
 	Disks   []DiskConfig
 	Cluster ashlar.ClusterID
 	Secret  []byte // that tickets are signed with
@@ -99,6 +99,7 @@ type Server struct {
 	clk    clock.Clock
 	log    *slog.Logger
 	id     *identity
+	known  *known
 	disks  []*disk
 	openMu sync.Mutex // guards disk.opened and disk.broken
 	budget *budget
@@ -141,7 +142,11 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: c, clk: c.Clock, log: c.Logger, id: id, budget: newBudget(c.Clock, c.Budget)}
+	known, err := openKnown(c.FS, c.DataDir)
+	if err != nil {
+		return nil, errors.Join(err, id.lock.Close())
+	}
+	s := &Server{cfg: c, clk: c.Clock, log: c.Logger, id: id, known: known, budget: newBudget(c.Clock, c.Budget)}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, dc := range c.Disks {
 		d, err := s.openDisk(dc)
