@@ -4,9 +4,10 @@
 # make where they are missing. It does nothing, at once, when all of it is there.
 #
 #   scripts/deps.sh          what make test needs
-#   scripts/deps.sh peers    also what make bench compares with (MooseFS 3);
-#                            on a machine with systemd, stop and mask its
-#                            services afterwards: the benchmark runs its own
+#   scripts/deps.sh peers    also what make bench compares with (MooseFS 3 and
+#                            GlusterFS); on a machine with systemd, stop and
+#                            mask their services afterwards: the benchmark runs
+#                            its own
 set -euo pipefail
 
 need=()
@@ -16,6 +17,8 @@ peers)
 	command -v mfsmaster >/dev/null || need+=(moosefs-master moosefs-cli)
 	command -v mfschunkserver >/dev/null || need+=(moosefs-chunkserver)
 	command -v mfsmount >/dev/null || need+=(moosefs-client)
+	command -v glusterd >/dev/null || need+=(glusterfs-server)
+	command -v glusterfs >/dev/null || need+=(glusterfs-client)
 	;;
 *)
 	echo "deps: no set of packages $1; there is peers" >&2

@@ -1,7 +1,7 @@
 // Command bench runs a fixed set of work on mounted file systems in one run,
 // in turn, and prints a table of medians and ratios: a plain local directory,
-// a three-node cluster of Ashlar, and MooseFS with two copies where its
-// packages are installed. `make bench` runs it; docs/performance.md says what
+// a three-node cluster of Ashlar, and MooseFS and GlusterFS with two copies
+// where their packages are installed. `make bench` runs it; docs/performance.md says what
 // the figures mean. It exits with 1 if a bar is missed.
 package main
 
@@ -41,7 +41,7 @@ func main() {
 	flag.IntVar(&o.files, "files", 10000, "files of the metadata figures")
 	flag.IntVar(&o.small, "small", 2000, "files of 16 KiB")
 	flag.DurationVar(&o.run, "time", 4*time.Second, "length of each random I/O figure")
-	flag.StringVar(&o.targets, "targets", "local,ashlar,moosefs", "what to measure, in this order")
+	flag.StringVar(&o.targets, "targets", "local,ashlar,moosefs,gluster", "what to measure, in this order")
 	flag.StringVar(&o.phases, "phases", "", "parts of the work, of seq,rand,meta,small,tree (default: all; rand needs seq)")
 	flag.BoolVar(&o.keep, "keep", false, "keep the directory")
 	flag.Parse()
@@ -82,13 +82,17 @@ func run(ctx context.Context, o options) error {
 		case self:
 			targets = append(targets, &ashlarTarget{bin: bin, root: root})
 		case "moosefs":
-			if !moosefsInstalled() {
-				fmt.Fprintln(os.Stderr, "bench: MooseFS is not installed; leaving it out (scripts/deps.sh peers installs it)")
+			if !installed("MooseFS", moosefsPrograms) {
 				continue
 			}
 			targets = append(targets, &moosefs{root: root})
+		case "gluster":
+			if !installed("GlusterFS", glusterPrograms) {
+				continue
+			}
+			targets = append(targets, &gluster{root: root})
 		default:
-			return fmt.Errorf("unknown target %q; there are local, ashlar and moosefs", n)
+			return fmt.Errorf("unknown target %q; there are local, ashlar, moosefs and gluster", n)
 		}
 		names = append(names, n)
 	}
@@ -103,7 +107,7 @@ func run(ctx context.Context, o options) error {
 		for _, t := range targets {
 			fmt.Fprintf(os.Stderr, "bench: round %d of %d: %s\n", rep+1, o.reps, t.name())
 			w := &workload{
-				dir: t.dir(), size: o.size, files: o.files, small: o.small, run: o.run, tar: tree,
+				dir: t.dir(), client: t.client, size: o.size, files: o.files, small: o.small, run: o.run, tar: tree,
 				cold: func() error {
 					syscall.Sync()
 					if err := t.remount(ctx); err != nil {
@@ -119,10 +123,21 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	res.print(os.Stdout, names)
-	if missed := res.missed("moosefs"); len(missed) > 0 {
+	if missed := res.missed(); len(missed) > 0 {
 		return fmt.Errorf("%d bars missed:\n  %s", len(missed), strings.Join(missed, "\n  "))
 	}
 	return nil
+}
+
+// installed tells whether a peer's programs are there, and says so if not.
+func installed(peer string, programs []string) bool {
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s is not installed; leaving it out (scripts/deps.sh peers installs it)\n", peer)
+			return false
+		}
+	}
+	return true
 }
 
 // archive makes a tar file of 2,000 files of the Go source tree.

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// figure is one measured number. Rates are better when higher, seconds when
-// lower.
+// figure is one measured number. Rates are better when higher, seconds and MiB
+// when lower.
 type figure struct {
 	name  string
 	unit  string
@@ -26,14 +26,17 @@ type figure struct {
 
 // workload runs the fixed set of work below dir.
 type workload struct {
-	dir   string
-	cold  func() error // drops every cache between the figure and the disks
-	size  int64        // of the data file, bytes
-	files int          // of the metadata figures
-	small int          // of the small-file figures
-	run   time.Duration
-	tar   string // an archive of a source tree
-	out   []figure
+	dir  string
+	cold func() error // drops every cache between the figure and the disks
+	// client is the process that serves the mount, 0 if there is none.
+	client func() int
+	size   int64 // of the data file, bytes
+	files  int   // of the metadata figures
+	small  int   // of the small-file figures
+	run    time.Duration
+	tar    string // an archive of a source tree
+	out    []figure
+	peak   float64 // memory of client at the end of a phase, MiB
 }
 
 const (
@@ -97,6 +100,10 @@ func (w *workload) do(names string) error {
 		if err := p.run(w); err != nil {
 			return err
 		}
+		w.peak = max(w.peak, memory(w.client()))
+	}
+	if w.peak > 0 {
+		w.emit("mount_memory_peak", "MiB", w.peak)
 	}
 	return nil
 }
@@ -132,6 +139,7 @@ func (w *workload) sequential() error {
 		return err
 	}
 	for _, name := range []string{"seq_read_cold", "seq_read_warm"} {
+		before := cpu(w.client())
 		start = time.Now()
 		f, err := os.Open(w.data())
 		if err != nil {
@@ -154,6 +162,9 @@ func (w *workload) sequential() error {
 			return fmt.Errorf("%s: read %d bytes of %d", name, n, w.size)
 		}
 		w.emit(name, "MiB/s", float64(w.size)/mib/time.Since(start).Seconds())
+		if name == "seq_read_cold" && w.client() != 0 {
+			w.emit("mount_cpu_per_gib_read", "s", (cpu(w.client())-before)*(1<<30)/float64(w.size))
+		}
 	}
 	return nil
 }
