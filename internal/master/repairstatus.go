@@ -47,7 +47,7 @@ func (r *report) repair() {
 			continue
 		}
 		p.Rate = uint64(r.speed)
-		if r.speed > 0 { // the pools share it
+		if r.speed > 0 && r.settled { // the pools share it
 			p.Time = float64(left) / r.speed
 		}
 	}

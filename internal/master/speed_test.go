@@ -16,20 +16,27 @@ func TestSpeedFollowsACounter(t *testing.T) {
 			s.at(now, n)
 		}
 	}
-	near := func(want float64) {
+	want := func(what string, speed float64, settled bool) {
 		t.Helper()
-		if s.perSec < want*0.9 || s.perSec > want*1.1 {
-			t.Errorf("%.0f a second, want about %.0f", s.perSec, want)
+		if got := s.perSec(); got < speed*0.9 || got > speed*1.1 || s.settled() != settled {
+			t.Errorf("%s: %.0f a second, settled %v, want about %.0f, %v", what, got, s.settled(), speed, settled)
 		}
 	}
+	step(5, 0)
+	want("nothing copied", 0, false)
 	step(10, 100)
-	near(200)
-	step(60, 1000)
-	near(2000)
-	step(1, 0)
-	near(0)
+	want("copying begun", 200, false)
+	step(30, 1000)
+	want("faster now", 2000, true)
+	step(2, 0)
+	step(30, 1000)
+	want("after a short pause", 2000, true)
+	step(10, 0)
+	want("over", 0, false)
+	step(4, 300)
+	want("begun again", 600, false)
 	n = 0 // the process was started again
 	step(1, 0)
 	step(3, 50)
-	near(100)
+	want("from the beginning", 100, false)
 }

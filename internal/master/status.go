@@ -43,6 +43,7 @@ type report struct {
 	disks    map[wire.UUID]figures
 	progress map[seat]wire.SyncProgress
 	speed    float64 // of all repair, bytes a second
+	settled  bool    // it has been measured for long enough to foretell by it
 }
 
 func (l *lead) getStatus(ctx context.Context) (wire.Message, error) {

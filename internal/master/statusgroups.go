@@ -91,7 +91,7 @@ func (r *report) nextFor(state string, t *tally) string {
 		return "bring back " + orWords(who, "a copy") + ", or lower it: ashlar pool set POOL --write-min 1"
 	case t.paused:
 		return "repair is paused: ashlar repair resume"
-	case t.left > 0 && r.speed > 0:
+	case t.left > 0 && r.speed > 0 && r.settled:
 		return fmt.Sprintf("being repaired: about %d MiB to copy, done in about %s", t.left>>20,
 			time.Duration(float64(t.left)/r.speed*float64(time.Second)).Round(time.Second))
 	case t.left > 0:

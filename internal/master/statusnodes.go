@@ -49,7 +49,8 @@ func (r *report) gather() {
 	for id, s := range l.servers {
 		r.hearing[id] = hearing{silent: now.Sub(s.renewed), never: s.conn == nil, closed: s.conn != nil && !s.heard()}
 		r.s.Synced += s.synced
-		r.speed += s.speed.perSec
+		r.speed += s.speed.perSec()
+		r.settled = r.settled || s.speed.settled()
 		for u, d := range s.disks {
 			r.disks[u] = figures{d, s.renewed}
 		}

@@ -209,7 +209,7 @@ type Repair struct {
 	Done   uint64  `json:"bytes_done"`
 	Left   uint64  `json:"bytes_left"`       // an estimate
 	Rate   uint64  `json:"bytes_per_second"` // of late
-	Time   float64 `json:"seconds_left"`     // an estimate; 0 if there is nothing to copy, or none yet
+	Time   float64 `json:"seconds_left"`     // an estimate; 0 if there is nothing to copy, or none yet: not before the speed was measured for ten seconds
 	Paused bool    `json:"paused,omitempty"`
 	Limit  uint64  `json:"limit_bytes_per_second"` // of each chunkserver
 	After  float64 `json:"repair_after_seconds"`

@@ -17,9 +17,8 @@ const (
 	repairQuiet = 8 * time.Second
 	// repairFactor is how many times the quiet 99th percentile it may take.
 	repairFactor = 3
-	// estimateAt is after how long the estimate is asked that is compared with
-	// what came true.
-	estimateAt = 3 * time.Second
+	// estimateBy is when an estimate must have been shown.
+	estimateBy = 20 * time.Second
 	// repairLook is how often it is asked how far the copying is.
 	repairLook = 250 * time.Millisecond
 	fillFile   = 8 << 20
@@ -113,7 +112,7 @@ func (c *cluster) measureRepair(ctx context.Context, bytes int, limit string) (o
 			return false, err
 		}
 		r := after.Pools[0].Repair
-		if asked == 0 && time.Since(began) > estimateAt && r.Time > 0 {
+		if asked == 0 && r.Time > 0 {
 			asked, left = time.Since(began), time.Duration(r.Time*float64(time.Second))
 		}
 		if after.Redundant && r.Groups == 0 {
@@ -136,6 +135,10 @@ func (c *cluster) measureRepair(ctx context.Context, bytes int, limit string) (o
 		}
 		fmt.Printf("%-20s %-12s p50 %s -> %s, p99 %s -> %s (%.1f times), worst %s; bar: %d times  %s\n", repairCase, a.name,
 			percentile(quiet[i], 50), percentile(during[i], 50), q, d, float64(d)/float64(max(q, 1)), percentile(during[i], 100), repairFactor, verdict)
+	}
+	if asked == 0 && took > estimateBy {
+		ok = false
+		fmt.Printf("%-20s MISSED: nothing was estimated in %s\n", repairCase, seconds(took))
 	}
 	if asked > 0 {
 		real := took - asked
