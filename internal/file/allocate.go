@@ -40,8 +40,11 @@ func (h *Handle) Zero(ctx context.Context, off, n uint64, keep bool) error {
 		return err
 	}
 	i.mu.Lock()
-	end := min(off+n, i.size())
+	size := i.size()
 	i.mu.Unlock()
+	// The end's block too: what is beyond the end is zeros, and a block that is
+	// zeros all over is given back.
+	end := min(off+n, size+(ashlar.BlockSize-size%ashlar.BlockSize)%ashlar.BlockSize)
 	if off < end {
 		if err := i.zero(ctx, off, end-off); err != nil {
 			return err

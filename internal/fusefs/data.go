@@ -60,7 +60,7 @@ func (f *filesystem) opened(h *file.Handle, flags uint32, out *fuse.OpenOut) {
 func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	h, err := f.fs.Open(ctx, cred(&in.InHeader), f.inode(in.NodeId), openFlags(in.Flags))
+	h, err := f.fs.Open(ctx, credFor(&in.InHeader, in.Flags&syscall.O_TRUNC != 0), f.inode(in.NodeId), openFlags(in.Flags))
 	if err != nil {
 		return f.status("open", err)
 	}
@@ -187,19 +187,36 @@ func (f *filesystem) killPrivileges(ctx context.Context, h *openFile, by *fuse.I
 	return err
 }
 
-// inGroup tells whether the caller of a request is in a group. The kernel says
-// only which group is its first.
+// inGroup tells whether the caller of a request is in a group.
 func inGroup(h *fuse.InHeader, gid uint32) bool {
-	if h.Gid == gid {
-		return true
-	}
+	return h.Gid == gid || slices.Contains(groups(h), gid)
+}
+
+// groups returns the caller's supplementary groups, of which the kernel does
+// not tell with a request.
+func groups(h *fuse.InHeader) (out []uint32) {
 	b, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(h.Pid), 10) + "/status")
 	if err != nil {
-		return false
+		return nil
 	}
 	_, rest, _ := strings.Cut(string(b), "\nGroups:")
 	list, _, _ := strings.Cut(rest, "\n")
-	return slices.Contains(strings.Fields(list), strconv.FormatUint(uint64(gid), 10))
+	for _, f := range strings.Fields(list) {
+		if n, err := strconv.ParseUint(f, 10, 32); err == nil && len(out) < ashlar.GroupsMax {
+			out = append(out, uint32(n))
+		}
+	}
+	return out
+}
+
+// credFor is cred for a change that may take setgid away from a file of a
+// group that the caller is not in.
+func credFor(h *fuse.InHeader, change bool) ashlar.Cred {
+	c := cred(h)
+	if change && h.Uid != 0 {
+		c.Groups = groups(h)
+	}
+	return c
 }
 
 // Flush implements fuse.RawFileSystem: some descriptor was closed.

@@ -131,7 +131,8 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	}
 	ctx, cancel := f.context()
 	defer cancel()
-	a, err := f.fs.SetAttr(ctx, cred(&in.InHeader), m)
+	a, err := f.fs.SetAttr(ctx, credFor(&in.InHeader, m.Valid&(wire.SetSize|wire.SetUID|wire.SetGID|wire.SetKill) != 0), m)
+	a, err = f.gone.change(m, a, err)
 	f.known.forget(m.Inode)
 	return f.attr("setattr", out, a, err)
 }

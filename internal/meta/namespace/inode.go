@@ -209,13 +209,22 @@ func (o *op) mayCreate(dir *Inode) error {
 	return o.may(dir, mayWrite)
 }
 
-// dropPrivileges clears setuid, and setgid of what the group may execute, as
-// a change of content by anybody but root does; whoever it is, capabilities go.
+// dropPrivileges clears setuid and setgid, as a change of content by anybody
+// but root does; whoever it is, capabilities go.
 func (o *op) dropPrivileges(i *Inode) {
 	if o.cred.UID != 0 && i.Attr.Mode&(ashlar.ModeSetuid|ashlar.ModeSetgid) != 0 {
-		i.Attr.Mode = withoutPrivileges(i.Attr.Mode)
+		o.dropSetid(i)
 	}
 	o.dropCapability(i)
+}
+
+// dropSetid clears setuid, and setgid of what the group may execute or of a
+// group that the caller is not in.
+func (o *op) dropSetid(i *Inode) {
+	i.Attr.Mode &^= ashlar.ModeSetuid
+	if i.Attr.Mode&0o010 != 0 || o.cred.UID != 0 && !o.cred.Has(i.Attr.GID) {
+		i.Attr.Mode &^= ashlar.ModeSetgid
+	}
 }
 
 // dropCapability takes a file's capabilities away. The caller writes the
@@ -226,14 +235,6 @@ func (o *op) dropCapability(i *Inode) {
 		i.Xattrs--
 		i.Attr.Flags &^= ashlar.HasCapability
 	}
-}
-
-func withoutPrivileges(mode uint16) uint16 {
-	mode &^= ashlar.ModeSetuid
-	if mode&0o010 != 0 {
-		mode &^= ashlar.ModeSetgid
-	}
-	return mode
 }
 
 // checkName refuses what can not be the name of anything.

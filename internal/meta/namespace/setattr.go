@@ -83,15 +83,15 @@ func (o *op) setOwner(m *wire.SetAttr, i *Inode) {
 	if m.Valid&(wire.SetUID|wire.SetGID|wire.SetKill) == 0 {
 		return
 	}
+	if i.Attr.Type != ashlar.TypeDir {
+		o.dropSetid(i) // by the group that it was in
+		o.dropCapability(i)
+	}
 	if m.Valid&wire.SetUID != 0 {
 		i.Attr.UID = m.UID
 	}
 	if m.Valid&wire.SetGID != 0 {
 		i.Attr.GID = m.GID
-	}
-	if i.Attr.Type != ashlar.TypeDir {
-		i.Attr.Mode = withoutPrivileges(i.Attr.Mode)
-		o.dropCapability(i)
 	}
 }
 
