@@ -36,8 +36,9 @@ type chunk struct {
 	dirty    bool       // wmu: in unsynced, and marked
 	headless bool       // wmu: its file has no header yet
 	restated bool       // wmu: what hdr says of the file is not in its file yet
-	wbLo     int64      // wmu: written in sequence and not given to Writeback
-	wbHi     int64
+	// wmu: bytes written to each writebackRun of the chunk and not given to
+	// Writeback; nil if there are none
+	unbacked []uint32
 
 	mu    sync.RWMutex
 	hdr   chunkHeader

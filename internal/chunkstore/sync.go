@@ -241,7 +241,7 @@ func (d *Disk) syncChunk(k Key) error {
 	// A write from here on enters the chunk among the unsynced again.
 	c.dirty = false
 	f := c.f
-	c.wbLo = c.wbHi
+	c.unbacked = nil
 	c.wmu.Unlock()
 	if f == nil {
 		return nil

@@ -15,7 +15,7 @@ const (
 	// gatherMax is the most bytes that an unaligned write is copied for, to
 	// be written by one call.
 	gatherMax = 64 << 10
-	// writebackRun is how much is written in sequence before the kernel is
+	// writebackRun is how much is written of a part of a chunk before the kernel is
 	// asked to begin writing it back, in bytes.
 	writebackRun = 8 << 20
 )
@@ -132,20 +132,19 @@ func (w *Write) check(k Key) error {
 	return nil
 }
 
-// written notes a write and returns a range to write back, if a long enough
-// run was completed. c.wmu must be held.
+// written notes a write and returns a range to write back, if as much was
+// written to a part of the chunk as it has room: in whatever order, for a
+// client sends the pieces of a stream side by side. c.wmu must be held.
 func (c *chunk) written(off, n uint32) (lo, length int64) {
-	at := dataOff(c.hdr.size) + int64(off)
-	if at != c.wbHi {
-		c.wbLo = at
+	if c.unbacked == nil {
+		c.unbacked = make([]uint32, (c.hdr.size+writebackRun-1)/writebackRun)
 	}
-	c.wbHi = at + int64(n)
-	if c.wbHi-c.wbLo < writebackRun {
+	part := off / writebackRun // a write across two counts for the first
+	if c.unbacked[part] += n; c.unbacked[part] < min(writebackRun, c.hdr.size) {
 		return 0, 0
 	}
-	lo, length = c.wbLo, c.wbHi-c.wbLo
-	c.wbLo = c.wbHi
-	return lo, length
+	c.unbacked[part] = 0
+	return dataOff(c.hdr.size) + int64(part)*writebackRun, writebackRun
 }
 
 func (d *Disk) writeData(c *chunk, w *Write) error {
