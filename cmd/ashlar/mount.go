@@ -80,7 +80,10 @@ Options for -o, separated by commas:
   fsname=TEXT       what df shows; default CLUSTER:VOLUME
   log=FILE          where to log; default the system log
   pprof=ADDRESS     serve profiles on a loopback address
-  nodev, nosuid, noexec, noatime, dev, suid, exec, sync, dirsync
+  relatime, noatime, strictatime
+                    which reads change access times: the first after a change or
+                    in a day (default), none, or all
+  nodev, nosuid, noexec, dev, suid, exec, sync, dirsync
 
 ` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable),
 		Example: `  ashlar mount ./try/client.toml:main /mnt
@@ -140,12 +143,12 @@ func mountHelperArgs(in []string) []string {
 // ignored are options for mount(8) and fstab alone.
 var ignored = map[string]bool{
 	"rw": true, "hard": true, "defaults": true, "_netdev": true, "auto": true, "noauto": true, "nofail": true,
-	"user": true, "nouser": true, "users": true, "owner": true, "group": true, "relatime": true, "allow_other": true,
+	"user": true, "nouser": true, "users": true, "owner": true, "group": true, "allow_other": true,
 }
 
 // passed are options for the kernel.
 var passed = map[string]bool{
-	"nodev": true, "nosuid": true, "noexec": true, "noatime": true, "dev": true, "suid": true, "exec": true,
+	"nodev": true, "nosuid": true, "noexec": true, "dev": true, "suid": true, "exec": true,
 	"sync": true, "dirsync": true,
 }
 
@@ -174,6 +177,13 @@ func (o *mountOptions) finish() error {
 			}
 		case "noallow_other":
 			o.fuse.OwnerOnly = true
+		case "relatime":
+			o.fuse.AccessTimes = fusefs.Relatime
+		case "strictatime":
+			o.fuse.AccessTimes = fusefs.Strictatime
+		case "noatime":
+			o.fuse.AccessTimes = fusefs.Noatime
+			o.fuse.Extra = append(o.fuse.Extra, key) // for /proc/mounts
 		case "fsname":
 			o.fuse.Source = value
 		case "log":

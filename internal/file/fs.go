@@ -95,6 +95,7 @@ type FS struct {
 	releasing map[ashlar.Inode]chan struct{}
 	timer     bool // a release is scheduled
 	work      sync.WaitGroup
+	read      accesses
 	// locking ends with the session that locks are waited for under; nil while
 	// nobody has waited.
 	locking     context.Context
@@ -224,6 +225,7 @@ func (fs *FS) Close(ctx context.Context) error {
 	}
 	fs.mu.Unlock()
 	fs.sendReleases(ctx)
+	fs.tellAccessed(ctx)
 	fs.cancel()
 	fs.work.Wait()
 	return err

@@ -118,6 +118,7 @@ func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	if err != nil {
 		return nil, f.status("read", err)
 	}
+	f.accessed(h.Attr(), in.Flags)
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 

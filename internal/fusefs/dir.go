@@ -88,6 +88,7 @@ func (f *filesystem) readdir(in *fuse.ReadIn, plus bool, add func(d *wire.DirEnt
 			}
 			d.reply, d.after, d.plus = r, after, plus
 		}
+		f.accessed(d.reply.Dir.Attr, in.Flags)
 		for ; pos < dots; pos++ {
 			e := wire.DirEntry{Name: ".", Inode: f.inode(in.NodeId), Type: ashlar.TypeDir}
 			if pos == 1 {

@@ -28,6 +28,8 @@ type Options struct {
 	// FileTimeout is how long it keeps names of files. Above 0 an open may find
 	// a file that another client has replaced since.
 	FileTimeout time.Duration
+	// AccessTimes says which reads change access times.
+	AccessTimes AccessTimes
 	// OwnerOnly refuses users other than the one who mounts.
 	OwnerOnly bool
 	// Extra are mount options for the kernel, such as noexec.

@@ -45,6 +45,7 @@ func (f *filesystem) entry(op string, out *fuse.EntryOut, a ashlar.Attr, err err
 	f.note.settle(a.Inode)
 	f.known.saw(&a)
 	f.bare.saw(&a)
+	f.fs.Shown(&a)
 	out.NodeId, out.Generation = f.node(a.Inode), uint64(a.Gen)
 	fill(&out.Attr, &a)
 	out.SetAttrTimeout(f.attrTimeout(&a))
@@ -77,6 +78,7 @@ func (f *filesystem) Forget(uint64, uint64) {}
 func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	ino := f.inode(in.NodeId)
 	if a, left, ok := f.known.get(ino); ok {
+		f.fs.Shown(&a)
 		fill(&out.Attr, &a)
 		out.SetTimeout(left)
 		return fuse.OK
@@ -97,6 +99,7 @@ func (f *filesystem) attr(op string, out *fuse.AttrOut, a ashlar.Attr, err error
 	}
 	f.note.settle(a.Inode)
 	f.bare.saw(&a)
+	f.fs.Shown(&a)
 	fill(&out.Attr, &a)
 	out.SetTimeout(f.attrTimeout(&a))
 	return fuse.OK
@@ -128,6 +131,9 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	}
 	if m.Valid&wire.SetSize != 0 && m.Size > ashlar.FileSizeMax {
 		return fuse.Status(syscall.EFBIG)
+	}
+	if m.Valid&(wire.SetAtime|wire.SetAtimeNow) != 0 {
+		f.fs.Unread(m.Inode)
 	}
 	ctx, cancel := f.context()
 	defer cancel()

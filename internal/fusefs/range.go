@@ -74,6 +74,9 @@ func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	ctx, cancel := f.context()
 	defer cancel()
 	n, err := f.copyRange(ctx, src, dst, in)
+	if err == nil {
+		f.accessed(src.Attr(), 0)
+	}
 	return uint32(n), f.status("copy_file_range", err)
 }
 

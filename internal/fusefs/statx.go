@@ -19,6 +19,7 @@ func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 	}
 	f.note.settle(a.Inode)
 	f.bare.saw(&a)
+	f.fs.Shown(&a)
 	fillStatx(&out.Statx, &a)
 	out.SetTimeout(f.attrTimeout(&a))
 	return fuse.OK

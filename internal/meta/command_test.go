@@ -53,6 +53,12 @@ func (w *world) body(a args) wire.Message {
 		return &wire.Reserve{Inode: ino, Size: a.num("size"), Len: uint32(a.num("len"))}
 	case "commit":
 		return w.commitOf(a, ino)
+	case "accessed":
+		m := &wire.Accessed{List: []wire.AccessTime{{Inode: ino, Was: int64(a.num("was")), At: int64(a.num("at"))}}}
+		if other := a.str("and"); other != "" {
+			m.List = append(m.List, wire.AccessTime{Inode: w.at(other), Was: int64(a.num("was")), At: int64(a.num("at"))})
+		}
+		return m
 	case "grow":
 		i := w.load(ino)
 		return &wire.Grow{Inode: ino, Layer: i.Object.Layer - ashlar.LayerID(a.num("old")), Chunk: uint32(a.num("chunk"))}

@@ -35,6 +35,7 @@ const (
 	kindVolumeReply  Kind = 61
 	kindGetGroups    Kind = 62
 	kindGroupsReply  Kind = 63
+	kindAccessed     Kind = 68
 )
 
 var (
@@ -70,6 +71,7 @@ var (
 	_ = register[VolumeReply]()
 	_ = register[GetGroups]()
 	_ = register[GroupsReply]()
+	_ = register[Accessed]()
 )
 
 // Limits of lists in this conversation. nameMax is above ashlar.NameMax so
@@ -77,6 +79,7 @@ var (
 const (
 	ReaddirMax  = 4096 // entries in one answer
 	ReleaseMax  = 4096
+	AccessedMax = 1024
 	segmentsMax = 4096
 	xattrsMax   = 4096
 	nameMax     = ashlar.PathMax
@@ -124,7 +127,7 @@ func (m *Operation) Fields(c *Codec) {
 // memory and are repeated freely.
 func Changes(m Message) bool {
 	switch m := m.(type) {
-	case *SetAttr, *Make, *Link, *Remove, *Rename, *SetXattr, *RemoveXattr, *Reserve, *Commit, *Grow,
+	case *SetAttr, *Make, *Link, *Remove, *Rename, *SetXattr, *RemoveXattr, *Reserve, *Commit, *Grow, *Accessed,
 		*SetPool, *DeletePool, *SetVolume, *DeleteVolume, *SetDisk, *SetNode, *SetLock, *SetName:
 		return true
 	case *Open:

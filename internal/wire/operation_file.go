@@ -32,6 +32,33 @@ func (*Release) Kind() Kind { return kindRelease }
 // Fields implements Message.
 func (m *Release) Fields(c *Codec) { U64s(c, &m.Inodes, ReleaseMax) }
 
+// Accessed sets the access times of what was read. Each is set only if it still
+// is what the reader knew, and the caller may read the inode; an inode that is
+// gone is passed over. Attributes that others know under leases stay as they
+// are: they learn of it later. Answer: Empty.
+type Accessed struct {
+	List []AccessTime
+}
+
+// AccessTime is of a read of an inode.
+type AccessTime struct {
+	Inode ashlar.Inode
+	Was   int64 // the access time that the reader knew
+	At    int64
+}
+
+// Kind implements Message.
+func (*Accessed) Kind() Kind { return kindAccessed }
+
+// Fields implements Message.
+func (m *Accessed) Fields(c *Codec) {
+	List(c, &m.List, AccessedMax, func(c *Codec, a *AccessTime) {
+		U64(c, &a.Inode)
+		I64(c, &a.Was)
+		I64(c, &a.At)
+	})
+}
+
 // Reserve gives an appender the next Len bytes at the end of a file: the
 // size grows by Len before the answer, so no two appenders share an offset.
 // Size is the appender's own unreported end of file, 0 if none. Answer:

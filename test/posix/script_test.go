@@ -124,14 +124,13 @@ func (w *worker) run(l *line) (out string, err error) {
 type pair struct {
 	ref, got       *worker
 	refWas, gotWas *state
-	began          int64
-	told           map[string]bool // differences
+	comparison
 }
 
 // newPair makes an empty directory in each file system, and goes there.
 func newPair(t testing.TB) *pair {
 	t.Helper()
-	p := &pair{began: time.Now().UnixNano() - 1e9, told: map[string]bool{}}
+	p := &pair{comparison: comparison{began: time.Now().UnixNano() - 1e9, told: map[string]bool{}}}
 	for i, base := range []string{refDir(t), mountDir(t)} {
 		dir, err := os.MkdirTemp(base, "posix-")
 		if err == nil {
@@ -203,7 +202,7 @@ func (p *pair) step(l *line) (diff string, err error) {
 	if err != nil {
 		return diff + fmt.Sprintf("  looking at it: %v\n", err), nil
 	}
-	diff += compare(ref, got, p.refWas, p.gotWas, p.began, p.told)
+	diff += p.compare(ref, got, p.refWas, p.gotWas)
 	p.refWas, p.gotWas = ref, got
 	return diff, nil
 }

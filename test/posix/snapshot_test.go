@@ -73,12 +73,10 @@ type state struct {
 	targets map[string]string
 }
 
-// accessTimes says whether access times are compared.
-const accessTimes = false
-
 // describe says what is to be the same of a file, given what it was before:
 // times that were set to a value, and of others whether they moved.
-func describe(p string, st, before *unix.Stat_t, target string, began int64) string {
+func describe(p string, st, before *unix.Stat_t, target string, how *comparison) string {
+	began := how.began
 	var b strings.Builder
 	kind := st.Mode & unix.S_IFMT
 	fmt.Fprintf(&b, "%06o nlink %d owner %d:%d", st.Mode, st.Nlink, st.Uid, st.Gid)
@@ -98,7 +96,7 @@ func describe(p string, st, before *unix.Stat_t, target string, began int64) str
 		times[0].was, times[1].was, times[2].was = before.Atim, before.Mtim, before.Ctim
 	}
 	for i, t := range times {
-		if i == 0 && (kind == unix.S_IFLNK || !accessTimes) {
+		if i == 0 && (kind == unix.S_IFLNK || !how.accessTimes) {
 			continue // looking at it touches it
 		}
 		switch {
@@ -116,9 +114,16 @@ func describe(p string, st, before *unix.Stat_t, target string, began int64) str
 	return b.String()
 }
 
+// comparison is how trees are compared.
+type comparison struct {
+	began       int64           // times before are compared to the nanosecond
+	accessTimes bool            // those too
+	told        map[string]bool // differences
+}
+
 // compare tells how two trees differ, nothing if they do not or it was told
 // already.
-func compare(ref, got, refWas, gotWas *state, began int64, told map[string]bool) string {
+func (c *comparison) compare(ref, got, refWas, gotWas *state) string {
 	var b strings.Builder
 	paths := map[string]bool{}
 	for p := range ref.seen {
@@ -138,13 +143,13 @@ func compare(ref, got, refWas, gotWas *state, began int64, told map[string]bool)
 			return "(none)"
 		}
 		if old, ok := was.seen[p]; ok && old.Ino == st.Ino {
-			return describe(p, &st, &old, s.targets[p], began)
+			return describe(p, &st, &old, s.targets[p], c)
 		}
-		return describe(p, &st, nil, s.targets[p], began)
+		return describe(p, &st, nil, s.targets[p], c)
 	}
 	for _, p := range sorted {
-		if want, have := text(ref, refWas, p), text(got, gotWas, p); want != have && !told[p+want+have] {
-			told[p+want+have] = true
+		if want, have := text(ref, refWas, p), text(got, gotWas, p); want != have && !c.told[p+want+have] {
+			c.told[p+want+have] = true
 			fmt.Fprintf(&b, "  %q\n    reference %s\n    ashlar    %s\n", p, want, have)
 		}
 	}

@@ -138,6 +138,8 @@ func (o *op) dispatch(body wire.Message) (wire.Message, bool, error) {
 		reply, err = o.commit(m)
 	case *wire.Grow:
 		reply, err = o.grow(m)
+	case *wire.Accessed:
+		reply, err = o.accessed(m)
 	case *wire.SetVolume:
 		reply, err = o.setVolume(m)
 	case *wire.DeleteVolume:

@@ -1,6 +1,8 @@
 package namespace
 
 import (
+	"errors"
+
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
@@ -124,4 +126,29 @@ func (o *op) setTimes(m *wire.SetAttr, i *Inode) {
 	if a.Mtime != was {
 		a.Version++
 	}
+}
+
+// accessed evaluates wire.Accessed.
+func (o *op) accessed(m *wire.Accessed) (wire.Message, error) {
+	o.name = "accessed"
+	set := uint64(0)
+	for _, a := range m.List {
+		i, err := o.inode(a.Inode)
+		if err == nil {
+			err = o.may(i, mayRead)
+		}
+		switch {
+		case errors.Is(err, ashlar.Stale) || errors.Is(err, ashlar.Permission) || err == nil && i.Attr.Atime != a.Was:
+			continue
+		case err != nil:
+			return nil, err
+		}
+		i.Attr.Atime = a.At
+		o.put(i)
+		set++
+	}
+	if set > 0 {
+		o.say("accessed").sayNumber(set)
+	}
+	return &wire.Empty{}, nil
 }
