@@ -177,10 +177,17 @@ func (c *Conn) Cluster() (ashlar.ClusterID, ashlar.History) {
 }
 
 // LeaseValid tells whether the session's lease is surely not over (I-6).
-func (c *Conn) LeaseValid() bool {
+func (c *Conn) LeaseValid() bool { return c.LeaseLeft() > 0 }
+
+// LeaseLeft returns for how long the session's lease surely holds if it is not
+// renewed, 0 or less when it is over or there is no session.
+func (c *Conn) LeaseLeft() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.now != nil && c.clock.Now().Before(c.lease)
+	if c.now == nil {
+		return 0
+	}
+	return c.lease.Sub(c.clock.Now())
 }
 
 // Close ends the session. Operations under way fail with Canceled.

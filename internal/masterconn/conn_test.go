@@ -132,6 +132,34 @@ func TestALostSessionIsReplaced(t *testing.T) {
 	}
 }
 
+func TestWhatIsForOneSessionIsNotSentInTheNext(t *testing.T) {
+	f := newFakes(t, 1)
+	f.elect(0)
+	c := f.dial(t, nil)
+	in, gone, err := c.WaitSession(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DoIn(t.Context(), in, ashlar.Cred{}, remove(), nil); err != nil {
+		t.Fatal(err)
+	}
+	f.get(func() { clear(f.sessions) })
+	if err := c.DoIn(t.Context(), in, ashlar.Cred{}, remove(), nil); !errors.Is(err, ashlar.NoSession) {
+		t.Errorf("%v", err)
+	}
+	<-gone
+	for _, in := range []ashlar.SessionID{in, 0} {
+		if err := c.DoIn(t.Context(), in, ashlar.Cred{}, remove(), nil); !errors.Is(err, ashlar.NoSession) {
+			t.Errorf("in session %d: %v", in, err)
+		}
+	}
+	f.get(func() {
+		if f.evaluated != 1 {
+			t.Errorf("%d changes took effect", f.evaluated)
+		}
+	})
+}
+
 func TestAChangeUnderWayWhenTheSessionIsLostHasAnUnknownOutcome(t *testing.T) {
 	f := newFakes(t, 1)
 	f.elect(0)

@@ -26,6 +26,20 @@ type operation struct {
 // which case a change may or may not have taken effect, or OutcomeUnknown
 // when the session was lost while it was under way.
 func (c *Conn) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Message) error {
+	return c.doIn(ctx, 0, cred, body, reply)
+}
+
+// DoIn is Do for what makes sense in one session only, such as changing what
+// that holds: when it is over the error is NoSession, and no other session has
+// sent anything.
+func (c *Conn) DoIn(ctx context.Context, in ashlar.SessionID, cred ashlar.Cred, body, reply wire.Message) error {
+	if in == 0 {
+		return ashlar.E("session", ashlar.NoSession, "", nil)
+	}
+	return c.doIn(ctx, in, cred, body, reply)
+}
+
+func (c *Conn) doIn(ctx context.Context, in ashlar.SessionID, cred ashlar.Cred, body, reply wire.Message) error {
 	o := operation{c: c, changes: wire.Changes(body)}
 	defer o.settle()
 	m := &wire.Operation{Cred: cred, Leases: c.cfg.Leases != nil, Body: body}
@@ -34,6 +48,9 @@ func (c *Conn) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Messag
 		s, v, err := c.ready(ctx)
 		if err != nil {
 			return err
+		}
+		if in != 0 && s.id != in {
+			return ashlar.E("session", ashlar.NoSession, fmt.Sprint(uint64(in)), nil)
 		}
 		if ok, err := o.number(ctx, s); err != nil {
 			return err
