@@ -23,6 +23,7 @@ type File struct {
 	mu      sync.Mutex
 	off     int64
 	closed  bool
+	locker  uint64        // its number as an owner of locks, 0 before the first
 	entries []fs.DirEntry // of a directory, not yet returned
 	listed  bool
 }
