@@ -86,11 +86,11 @@ func (k *client) close() error {
 	return err
 }
 
-// run starts the client's workers: one on blocks, one that changes names and
-// one that reads them.
+// run starts the client's workers: one on blocks, one that changes names, one
+// that reads them and one that takes locks.
 func (k *client) run(rec *history.Recorder) {
 	defer setNode(setNode(k.node))
-	for i, work := range []func(*worker){(*worker).blocks, (*worker).changeNames, (*worker).readNames} {
+	for i, work := range []func(*worker){(*worker).blocks, (*worker).changeNames, (*worker).readNames, (*worker).locks} {
 		w := &worker{client: k, rec: rec, id: 10*k.id + i, rng: rand.New(rand.NewPCG(k.c.conf.Seed, uint64(2000+10*k.id+i)))}
 		k.done.Go(func() {
 			for {
@@ -129,6 +129,7 @@ type worker struct {
 	rng   *rand.Rand
 	count uint64
 
+	owed   []owed // locks that are to be given up
 	names  *names.Worker
 	leader string // that the client followed when names were last looked at
 }

@@ -53,6 +53,7 @@ type Cluster struct {
 	torn  []torn
 
 	unanswered unanswered
+	holders    holders
 	afresh     atomic.Int64 // reads of names answered by a leader new to the client
 }
 

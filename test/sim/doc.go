@@ -26,9 +26,10 @@
 //
 // # What is checked
 //
-// Every answer that a client got, by package history; what was acknowledged is
-// there at the end; all redundancy is back; members are equal; the cluster
-// stops in order and leaves no goroutine.
+// Every answer that a client got, by package history; that no lock is granted
+// which somebody is sure to hold in a mode that excludes it; what was
+// acknowledged is there at the end; all redundancy is back; members are equal;
+// the cluster stops in order and leaves no goroutine.
 //
 // Lock order: Network.mu and Disk.mu are leaves. Nobody waits while holding
 // one.

@@ -74,6 +74,9 @@ func Run(conf Config, schedule Schedule, dir string) (*Result, error) {
 	if err == nil {
 		err = r.stopAll()
 	}
+	if err == nil {
+		err = r.c.holders.judge()
+	}
 	res.Hash, res.Events = r.c.trace.Sum()
 	res.Took, res.Afresh = r.c.trace.Now(), int(r.c.afresh.Load())
 	ops, rerr := r.rec.Ops()
