@@ -20,6 +20,7 @@ const (
 	exitUnavailable = 4
 	exitAtRisk      = 5
 	exitDamaged     = 6
+	exitLockLost    = 7
 )
 
 var exitText = map[int]string{
@@ -30,6 +31,7 @@ var exitText = map[int]string{
 	exitUnavailable: "the cluster could not be reached, or not in time",
 	exitAtRisk:      "status only: data is at risk or unavailable",
 	exitDamaged:     "inspect only: damage was found, or not everything was recovered",
+	exitLockLost:    "lock only: the lock was lost while it was held",
 }
 
 // exits is the help text on exit statuses.

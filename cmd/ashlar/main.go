@@ -89,7 +89,7 @@ A cluster is named by --cluster: a client file that "ashlar dev up" or "ashlar
 install" wrote, or a list of master addresses host:port,host:port. Without it,
 ASHLAR_CLUSTER is used, then /etc/ashlar/client.toml.
 
-` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable, exitAtRisk, exitDamaged),
+` + exits(exitOK, exitFailed, exitUsage, exitNotFound, exitUnavailable, exitAtRisk, exitDamaged, exitLockLost),
 		Example: `  ashlar dev up --dir ./try --mount ./try/mnt
   ashlar --cluster ./try/client.toml status`,
 		SilenceUsage:  true,
@@ -107,7 +107,7 @@ ASHLAR_CLUSTER is used, then /etc/ashlar/client.toml.
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON (-json does too)")
 	root.AddCommand(
 		newServeCmd(g), newMountCmd(g), newDevCmd(g), newInstallCmd(g),
-		newStatusCmd(g), newWhyCmd(g), newNodeCmd(g), newDiskCmd(g), newPoolCmd(g), newRepairCmd(g), newVolumeCmd(g),
+		newStatusCmd(g), newWhyCmd(g), newNodeCmd(g), newDiskCmd(g), newPoolCmd(g), newRepairCmd(g), newVolumeCmd(g), newLockCmd(g),
 		newFSCmd(g), newInspectCmd(g), newVersionCmd(g), newManCmd(g),
 	)
 	return root

@@ -59,6 +59,7 @@ func (m *Master) handle() {
 	led(&wire.GetGroups{}, func(l *lead, ctx context.Context, r *rpc.Request) (wire.Message, error) {
 		return l.getGroups(ctx, r.Msg.(*wire.GetGroups))
 	})
+	led(&wire.ListLocks{}, (*lead).listLocks)
 	led(&wire.AddMaster{}, func(l *lead, ctx context.Context, r *rpc.Request) (wire.Message, error) {
 		return &wire.Empty{}, m.addMaster(ctx, l, r.Msg.(*wire.AddMaster))
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/meta"
 	"github.com/ashlarfs/ashlar/internal/meta/lock"
+	"github.com/ashlarfs/ashlar/internal/rpc"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
@@ -149,6 +150,15 @@ func (l *lead) watchName(ctx context.Context, o *wire.Operation, m *wire.WatchNa
 		})
 	}
 	return reply, err
+}
+
+// listLocks serves wire.ListLocks: in the evaluator, because who waits is known
+// there.
+func (l *lead) listLocks(ctx context.Context, r *rpc.Request) (wire.Message, error) {
+	return l.do(ctx, newRequest(func(tx *layered, env *meta.Env) (wire.Message, string, error) {
+		reply, err := meta.ListLocks(tx, env, r.Msg.(*wire.ListLocks))
+		return reply, "", err
+	}))
 }
 
 // inEvaluator has f called where no evaluation is under way, after all that was

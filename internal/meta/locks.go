@@ -22,6 +22,13 @@ func ReleaseLocks(tx Tx, env *Env, s ashlar.SessionID, limit int) (more bool, no
 	return more, note, err
 }
 
+// ListLocks lists locks and who waits for them, for whoever may ask without a
+// session.
+func ListLocks(tx Tx, env *Env, m *wire.ListLocks) (wire.Message, error) {
+	reply, _, _, err := evaluateLock(tx, env, &wire.Operation{Body: m})
+	return reply, err
+}
+
 // RegrantLocks grants what can be since somebody has ceased to wait.
 func RegrantLocks(tx Tx, env *Env) (note string, err error) {
 	return lock.Regrant(tx, lockEnv(tx, env))
