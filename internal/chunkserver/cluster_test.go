@@ -184,7 +184,12 @@ func (c client) Call(ctx context.Context, req, reply wire.Message) error {
 		*reply.(*wire.WatchReply) = f.watch(n)
 	case *wire.ReportMember:
 		f.reports = append(f.reports, *m)
-		if g := f.groups[m.Group]; g != nil && g.Epoch == m.Epoch && !f.ignore {
+		g := f.groups[m.Group]
+		if g == nil || g.Epoch != m.Epoch || f.ignore {
+			break
+		}
+		// Of itself a primary is believed while there is another.
+		if p := g.Primary(); p < 0 || g.Members[p].Disk != m.Disk || g.Count(ashlar.InSync) > 1 {
 			f.out(g, m.Disk, ashlar.Offline)
 			f.bump()
 		}

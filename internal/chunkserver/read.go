@@ -111,7 +111,7 @@ func (t *seat) still(e ashlar.Epoch) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.sm.Epoch() != e || t.sm.Phase() != replication.Serving {
+	if !t.sm.Answers(e) {
 		return ashlar.WrongEpoch
 	}
 	return nil

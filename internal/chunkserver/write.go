@@ -204,7 +204,7 @@ func (t *seat) apply(a *replication.Action) {
 	err := t.store(w, a.Epoch, false)
 	if errors.Is(err, ashlar.NoSpace) { // others may have it already
 		t.setFull()
-		err = t.store(w, a.Epoch, true)
+		err = t.awaitRoom(a, t.store(w, a.Epoch, true))
 	}
 	if damage(err) != nil {
 		// A block written in part is damaged. The others' is the old one or
@@ -217,6 +217,22 @@ func (t *seat) apply(a *replication.Action) {
 	}
 	a.Op.Wait.(*waiter).users.Done()
 	t.step(nil, func(g *replication.Group) { g.Applied(a.Op, a.Epoch, err) })
+}
+
+// awaitRoom applies a write that was ordered before the disk was found full, as
+// soon as there is room, while no other member is in-sync. If one is, the
+// failure is for the masters to hear: the other is primary then.
+func (t *seat) awaitRoom(a *replication.Action, err error) error {
+	ctx := t.job(a.Disk, a.Epoch)
+	for told := false; errors.Is(err, ashlar.NoSpace) && ctx.Err() == nil && len(t.peers(a.Epoch)) == 0; told = true {
+		if !told {
+			t.l.s.log.Error("a write waits for room on the last disk of its group", "group", t.group, "disk", t.d.path, "err", err)
+		}
+		t.l.s.sleep(ctx, fullFor/2)
+		t.setFull()
+		err = t.store(a.Op.Write, a.Epoch, true)
+	}
+	return err
 }
 
 // store writes to the local disk, durably if asked to.

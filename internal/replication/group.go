@@ -182,6 +182,12 @@ func (g *Group) Ready(e ashlar.Epoch) error {
 	return nil
 }
 
+// Answers tells whether what was read here in an epoch may be told: a seat
+// whose disk failed has asked to be replaced, and may be already.
+func (g *Group) Answers(e ashlar.Epoch) bool {
+	return e == g.cfg.Epoch && g.phase == Serving && g.broken == nil
+}
+
 // Configure tells of a configuration; an older one is ignored, and of the
 // same epoch only addresses and incarnations are taken.
 func (g *Group) Configure(cfg ashlar.Group) {
@@ -527,14 +533,22 @@ func (g *Group) Failed(d ashlar.DiskID, e ashlar.Epoch, err error) {
 	}
 }
 
-// Reportable lets the next failure of a member be reported again.
+// Reportable lets the next failure of a member be reported again; that of the
+// local disk is, at once.
 func (g *Group) Reportable(d ashlar.DiskID, e ashlar.Epoch) {
-	if t := g.target(d); t != nil && e == g.cfg.Epoch {
+	if e != g.cfg.Epoch || g.phase == Closed {
+		return
+	}
+	if t := g.target(d); t != nil {
 		t.reported = false
+	}
+	if d == g.me && g.broken != nil {
+		g.emit(Action{Kind: ActReport, Disk: g.me, Epoch: e, Err: g.broken})
 	}
 }
 
-// Broken reports that the local disk failed: this seat orders nothing more.
+// Broken reports that the local disk failed: this seat orders and answers
+// nothing more in its epoch.
 func (g *Group) Broken(err error) {
 	if g.broken == nil {
 		g.broken = err

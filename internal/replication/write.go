@@ -141,10 +141,13 @@ func (g *Group) launch(op *Op) {
 	g.emit(Action{Kind: ActApply, Disk: g.me, Epoch: op.epoch, Num: op.num, Op: op})
 }
 
-// Applied reports the end of ActApply.
+// Applied reports the end of ActApply. One that failed in an epoch that is
+// over is made equal in the next.
 func (g *Group) Applied(op *Op, e ashlar.Epoch, err error) {
 	if err != nil {
-		g.Broken(err)
+		if e == g.cfg.Epoch {
+			g.Broken(err)
+		}
 	} else if !op.over {
 		op.rec.rec.Applied = true
 		if op.rec.slot != NoSlot {

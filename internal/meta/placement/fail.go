@@ -64,15 +64,22 @@ func (v *View) dropDead(tx Tx, g *Group, now int64) {
 
 // MemberFailed is a primary's report against a member of its group. It acts
 // at once: the reporter is the primary and so consents. It is ignored when it
-// is of another epoch or does not come from the primary's node.
+// is of another epoch or does not come from the primary's node. Against itself
+// it is heard while another in-sync member serves: that one is primary then.
 func MemberFailed(tx Tx, now int64, reporter ashlar.NodeID, id ashlar.PGID, epoch ashlar.Epoch, disk ashlar.DiskID) (bool, error) {
 	g, ok, err := getGroup(tx, id)
 	if err != nil || !ok || g.Epoch != epoch {
 		return false, err
 	}
 	p, i := g.Group.Primary(), g.Index(disk)
-	if p < 0 || i < 0 || i == p || g.Members[p].Node != reporter || g.Members[i].State == ashlar.Offline {
+	if p < 0 || i < 0 || g.Members[p].Node != reporter || g.Members[i].State == ashlar.Offline {
 		return false, nil
+	}
+	if i == p {
+		v, err := Load(tx)
+		if err != nil || !otherInSync(g, p, func(m *ashlar.Member) bool { return v.Serves(m.Disk) }) {
+			return false, err
+		}
 	}
 	s := &g.Seats[i]
 	if now-s.Since > int64(CalmTime) && g.Members[i].State == ashlar.InSync {

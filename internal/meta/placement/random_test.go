@@ -98,7 +98,10 @@ func (w *world) step(r *rand.Rand) (what string, touched ashlar.NodeID) {
 		m := g.Members[r.IntN(len(g.Members))]
 		p := g.Members[g.Group.Primary()]
 		_, _ = MemberFailed(&w.mem, w.now, p.Node, g.ID, g.Epoch, m.Disk)
-		return "failed", 0
+		if m.Disk == p.Disk {
+			touched = p.Node
+		}
+		return "failed", touched
 	case k == 4 && g != nil:
 		m := g.Members[r.IntN(len(g.Members))]
 		_, _ = DiskFailed(&w.mem, w.now, m.Node, m.Disk, "smoke")
