@@ -57,6 +57,7 @@ func (n *node) file(name string) string { return filepath.Join(n.dir, name) }
 // process is one that was started.
 type process struct {
 	*exec.Cmd
+	log      string // file of its output
 	gone     chan struct{}
 	err      error // how it ended, once it is gone
 	paused   bool
@@ -81,7 +82,7 @@ func start(c *exec.Cmd, log string) (*process, error) {
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{Cmd: c, gone: make(chan struct{}), began: time.Now()}
+	p := &process{Cmd: c, log: log, gone: make(chan struct{}), began: time.Now()}
 	go func() {
 		p.err = c.Wait()
 		p.ended = time.Now()

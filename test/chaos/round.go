@@ -287,11 +287,12 @@ func (r *round) stopClients() error {
 		select {
 		case <-k.proc.gone:
 			if k.proc.err != nil {
-				b, _ := os.ReadFile(r.file(k.name + ".log"))
+				b, _ := os.ReadFile(k.proc.log)
 				errs = append(errs, fmt.Errorf("client %s: %w\n%s", k.name, k.proc.err, b[max(0, len(b)-logTail):]))
 			}
 		case <-late.C:
-			return fmt.Errorf("client %s does not end; its log is %s", k.name, r.file(k.name+".log"))
+			k.proc.signal(syscall.SIGQUIT) // it tells its own in its log
+			return errors.Join(fmt.Errorf("client %s does not end; stacks are in its log, %s, and %s", k.name, k.proc.log, r.file("stacks-*")), r.stacks())
 		}
 	}
 	return errors.Join(errs...)

@@ -83,11 +83,33 @@ func (c *cluster) subjects(ctx context.Context) ([]subject, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.subjectsOf(st.Leader), nil
+}
+
+func (c *cluster) subjectsOf(leader string) []subject {
 	out := []subject{{name: mountName, proc: c.mount.proc, pprof: mountPprof}}
 	for _, n := range c.nodes {
-		out = append(out, subject{n.name, n.proc, net.JoinHostPort(n.ip, pprofPort), n.file("chunks"), st.Leader == n.name})
+		out = append(out, subject{n.name, n.proc, net.JoinHostPort(n.ip, pprofPort), n.file("chunks"), leader == n.name})
 	}
-	return out, nil
+	return out
+}
+
+// stacks writes what every goroutine of every process is doing to files beside
+// the histories: for one that does not end.
+func (r *round) stacks() error {
+	var errs []error
+	for _, s := range r.c.subjectsOf("") {
+		errs = append(errs, func() error {
+			resp, err := s.get("goroutine?debug=2")
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			b, err := io.ReadAll(io.LimitReader(resp.Body, stacksMax))
+			return errors.Join(err, os.WriteFile(r.file("stacks-"+s.name), b, 0o644))
+		}())
+	}
+	return errors.Join(errs...)
 }
 
 // looks looks at all processes.
@@ -239,10 +261,18 @@ func (u *usage) count(to, chunks string) {
 	}
 }
 
+// get asks the profiling endpoint of a process for a profile.
+func (s *subject) get(profile string) (*http.Response, error) {
+	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	return c.Get("http://" + s.pprof + "/debug/pprof/" + profile)
+}
+
+// stacksMax is how much is kept of the stacks of a process, in bytes.
+const stacksMax = 16 << 20
+
 // ask asks the profiling endpoint of a process for a number.
 func (s *subject) ask(profile, before string) (int, error) {
-	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := c.Get("http://" + s.pprof + "/debug/pprof/" + profile)
+	resp, err := s.get(profile)
 	if err != nil {
 		return 0, err
 	}
