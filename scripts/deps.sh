@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building, testing and mounting need from the system: fuse3
-# (fusermount3), ip and iptables for faults in network namespaces, and git and
-# make where they are missing. It does nothing, at once, when all of it is there.
+# (fusermount3), ip and iptables for faults in network namespaces, ping_pong of
+# ctdb, and git and make where they are missing. It does nothing, at once, when
+# all of it is there.
 #
 #   scripts/deps.sh          what make test needs
 #   scripts/deps.sh peers    also what make bench compares with (MooseFS 3 and
@@ -30,15 +31,24 @@ command -v ip >/dev/null || need+=(iproute2)
 command -v iptables >/dev/null || need+=(iptables)
 command -v git >/dev/null || need+=(git)
 command -v make >/dev/null || need+=(make)
-[ ${#need[@]} -eq 0 ] && exit 0
+unpack=""
+command -v ping_pong >/dev/null || unpack=ctdb
+[ ${#need[@]} -eq 0 ] && [ -z "$unpack" ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
-	echo "deps: please install: ${need[*]}" >&2
+	echo "deps: please install: ${need[*]} ${unpack:+ping_pong of ctdb}" >&2
 	exit 1
 fi
 sudo=""
 [ "$(id -u)" -eq 0 ] || sudo=sudo
 export DEBIAN_FRONTEND=noninteractive
-echo "deps: installing ${need[*]}"
+echo "deps: installing ${need[*]} ${unpack:+ping_pong of ctdb}"
 $sudo apt-get update -qq
-$sudo apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+[ ${#need[@]} -eq 0 ] || $sudo apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+if [ -n "$unpack" ]; then
+	# Only the program: the package is a service, with half of Samba.
+	tmp=$(mktemp -d)
+	trap 'rm -rf "$tmp"' EXIT
+	(cd "$tmp" && apt-get download -qq ctdb 2>/dev/null && dpkg-deb -x ctdb_*.deb .)
+	$sudo install -m 755 "$tmp/usr/bin/ping_pong" /usr/local/bin/ping_pong
+fi

@@ -347,6 +347,14 @@ func (c *cluster) secondMount() (dir string, cmd *exec.Cmd, errs *bytes.Buffer) 
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
+	c.t.Cleanup(func() {
+		if cmd.ProcessState != nil {
+			return
+		}
+		_ = cmd.Process.Kill() // the test has failed before it ended it
+		_ = cmd.Wait()
+		_ = syscall.Unmount(dir, syscall.MNT_DETACH)
+	})
 	var outer, inner syscall.Stat_t
 	if err := syscall.Stat(c.dir, &outer); err != nil {
 		c.t.Fatal(err)

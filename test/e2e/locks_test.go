@@ -2,11 +2,12 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ashlarfs/ashlar/client"
 )
 
 // lockable opens a file of a mount, made if it is not there.
@@ -84,7 +87,7 @@ func TestLocksAcrossTwoMounts(t *testing.T) {
 			c.must(fcntl(a, unix.F_OFD_SETLK, span(unix.F_WRLCK, 0, 0)))
 			done := make(chan error, 1)
 			go func() { done <- fcntl(b, unix.F_OFD_SETLKW, span(unix.F_WRLCK, 0, 0)) }()
-			c.poll("somebody waits", func() bool { return len(done) > 0 || waitsForLock() })
+			c.waits("f")
 			select {
 			case err := <-done:
 				t.Fatalf("granted while it was held: %v", err)
@@ -101,7 +104,7 @@ func TestLocksAcrossTwoMounts(t *testing.T) {
 			c.must(fcntl(b2, unix.F_SETLK, span(unix.F_WRLCK, 0, 1)))
 			done := make(chan error, 1)
 			go func() { done <- fcntl(a2, unix.F_SETLKW, span(unix.F_WRLCK, 0, 1)) }()
-			c.poll("somebody waits", func() bool { return len(done) > 0 || waitsForLock() })
+			c.waits("g")
 			c.refused("the second", fcntl(b, unix.F_SETLKW, span(unix.F_WRLCK, 0, 1)), unix.EDEADLK)
 			c.must(fcntl(b2, unix.F_SETLK, span(unix.F_UNLCK, 0, 0)))
 			c.must(<-done)
@@ -130,26 +133,17 @@ func TestLocksAcrossTwoMounts(t *testing.T) {
 			c.must(fcntl(b, unix.F_SETLK, span(unix.F_UNLCK, 0, 0)))
 		})
 		step(t, "what was written under a lock is read under the next", func() { c.counted(dir) })
+		step(t, "a program's locks and a mount's", func() { c.programLocks(b) })
 	})
 }
 
-// fcntlNumber is the number of the system call, as /proc shows it.
-var fcntlNumber = map[string]string{"amd64": "72 ", "arm64": "25 "}
-
-// waitsForLock tells whether a thread of this process waits in the kernel for
-// an answer to a lock.
-func waitsForLock() bool {
-	tasks, _ := filepath.Glob("/proc/self/task/*/syscall")
-	for _, name := range tasks {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue
-		}
-		if nr := fcntlNumber[runtime.GOARCH]; nr != "" && strings.HasPrefix(string(b), nr) {
-			return true
-		}
-	}
-	return false
+// waits waits until the masters have somebody wait for a lock of a file.
+func (c *cluster) waits(file string) {
+	c.t.Helper()
+	c.poll("somebody waits for a lock of "+file, func() bool {
+		out, err := c.try("lock", "list", "main:/"+file, "-json")
+		return err == nil && strings.Contains(string(out), `"waiting": true`)
+	})
 }
 
 // counted counts in a file, through both mounts at once.
@@ -197,27 +191,141 @@ func increment(f *os.File) error {
 	return fcntl(f, unix.F_OFD_SETLK, span(unix.F_UNLCK, 0, 0))
 }
 
-// Locks outlive the leader, and go with the mount that held them, once that is
-// lost and fenced.
+// programLocks has a program that uses the SDK lock a file that a mount has
+// open.
+func (c *cluster) programLocks(m *os.File) {
+	c.t.Helper()
+	cl, err := client.Dial(c.ctx, filepath.Join(c.dir, "client.toml"))
+	c.must(err)
+	defer func() { c.must(cl.Close(c.ctx)) }()
+	v, err := cl.Volume(c.ctx, "main")
+	c.must(err)
+	f, err := v.OpenFile("f", os.O_RDWR, 0)
+	c.must(err)
+	granted := func(what string, ok bool, err error, want bool) {
+		c.t.Helper()
+		if c.must(err); ok != want {
+			c.t.Fatalf("%s: granted %v", what, ok)
+		}
+	}
+	c.must(f.LockRange(c.ctx, 10, 10, true))
+	c.refused("a range of a program", fcntl(m, unix.F_SETLK, span(unix.F_WRLCK, 19, 1)), unix.EAGAIN)
+	c.must(fcntl(m, unix.F_SETLK, span(unix.F_WRLCK, 20, 0)))
+	ok, err := f.TryLockRange(c.ctx, 15, client.ToEnd, false)
+	granted("a range of a mount", ok, err, false)
+	c.must(f.UnlockRange(c.ctx, 0, client.ToEnd))
+	c.must(fcntl(m, unix.F_SETLK, span(unix.F_WRLCK, 0, 0)))
+	ok, err = f.TryLock(c.ctx, true)
+	granted("flock meets only flock", ok, err, true)
+	c.refused("flock", unix.Flock(int(m.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	c.must(f.Lock(c.ctx, false))
+	c.must(unix.Flock(int(m.Fd()), unix.LOCK_SH|unix.LOCK_NB))
+	ok, err = f.TryLock(c.ctx, true)
+	granted("alone", ok, err, false)
+	c.must(f.Close())
+	c.must(unix.Flock(int(m.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+	c.must(unix.Flock(int(m.Fd()), unix.LOCK_UN))
+	c.must(fcntl(m, unix.F_SETLK, span(unix.F_UNLCK, 0, 0)))
+	if _, err := f.TryLock(c.ctx, true); !errors.Is(err, fs.ErrClosed) {
+		c.t.Fatalf("a closed file: %v", err)
+	}
+}
+
+// Locks outlive the leader, and go with the mount or the command that held them,
+// once that is lost and fenced: the holder is told.
 func TestLocksOutliveTheLeaderAndNotTheirMount(t *testing.T) {
 	c := start(t)
 	dir, cmd, _ := c.secondMount()
 	a, b := c.lockable(c.mnt, "f"), c.lockable(dir, "f")
 	c.must(fcntl(b, unix.F_OFD_SETLK, span(unix.F_WRLCK, 0, 0)))
+	job := c.runUnderLock("job")
 	first := c.leader()
 	c.dev("kill", first)
 	c.poll("another leads", func() bool { l := c.devStatus().Leader; return l != "" && l != first })
 	c.refused("after a change of leader", fcntl(a, unix.F_OFD_SETLK, span(unix.F_WRLCK, 0, 0)), unix.EAGAIN)
+	c.exits(4, "lock", "run", "job", "--timeout", "0", "--", "true")
 	c.restart(first)
-	killed := time.Now()
-	c.must(cmd.Process.Kill())
-	_ = cmd.Wait() // killed
+	stopped := time.Now()
+	c.must(cmd.Process.Signal(syscall.SIGSTOP))
 	c.must(fcntl(a, unix.F_OFD_SETLKW, span(unix.F_WRLCK, 0, 0)))
-	if waited := time.Since(killed); waited < 2*time.Second {
-		t.Errorf("granted %v after its holder was killed, whose lease still held", waited)
+	if waited := time.Since(stopped); waited < 2*time.Second {
+		t.Errorf("granted %v after its holder was stopped, whose lease still held", waited)
 	} else {
-		t.Logf("granted %v after its holder was killed", waited.Round(time.Millisecond))
+		t.Logf("granted %v after its holder was stopped", waited.Round(time.Millisecond))
 	}
-	_ = b.Close() // its mount is gone
-	c.must(syscall.Unmount(dir, syscall.MNT_DETACH))
+	c.must(cmd.Process.Signal(syscall.SIGCONT))
+	c.poll("the file that was locked is told", func() bool {
+		_, err := b.WriteAt([]byte("late"), 0)
+		return errors.Is(err, syscall.EIO)
+	})
+	c.poll("whoever reads it is told, too", func() bool { return errors.Is(read(b), syscall.EIO) })
+	c.refused("locking it", fcntl(b, unix.F_OFD_SETLK, span(unix.F_WRLCK, 0, 0)), syscall.EIO)
+	_ = b.Close() // EIO again
+	again := c.lockable(dir, "f")
+	c.must(read(again))
+	c.refused("a file that is opened again", fcntl(again, unix.F_OFD_SETLK, span(unix.F_WRLCK, 0, 0)), unix.EAGAIN)
+	c.must(fcntl(a, unix.F_OFD_SETLK, span(unix.F_UNLCK, 0, 0)))
+	c.must(fcntl(again, unix.F_OFD_SETLK, span(unix.F_WRLCK, 0, 0)))
+	c.must(again.Close())
+	c.must(cmd.Process.Signal(syscall.SIGTERM))
+	c.must(cmd.Wait())
+	c.losesLock(job)
+}
+
+// read reads a byte, if there is one.
+func read(f *os.File) error {
+	if _, err := f.ReadAt(make([]byte, 1), 0); err != io.EOF {
+		return err
+	}
+	return nil
+}
+
+// exits runs an ashlar command that must end with a status.
+func (c *cluster) exits(status int, args ...string) {
+	c.t.Helper()
+	var exit *exec.ExitError
+	if _, err := c.try(args...); !errors.As(err, &exit) || exit.ExitCode() != status {
+		c.t.Fatalf("%v: %v, want status %d", args, err, status)
+	}
+}
+
+// job is a command under a named lock, and the process that it has started.
+type job struct {
+	cmd   *exec.Cmd
+	child int
+}
+
+// runUnderLock starts a command that ends only by force.
+func (c *cluster) runUnderLock(name string) *job {
+	c.t.Helper()
+	j := &job{cmd: exec.CommandContext(c.ctx, binary, "lock", "run", name, "--", "sh", "-c", `trap "" TERM; echo $$; while :; do sleep 1; done`)}
+	j.cmd.Env = append(os.Environ(), "ASHLAR_CLUSTER="+filepath.Join(c.dir, "client.toml"))
+	out, err := j.cmd.StdoutPipe()
+	c.must(err)
+	c.must(j.cmd.Start())
+	_, err = fmt.Fscan(out, &j.child)
+	c.must(err)
+	return j
+}
+
+// losesLock stops all masters: a command under a lock is stopped before the
+// lock can be another's, and then that can have it.
+func (c *cluster) losesLock(j *job) {
+	c.t.Helper()
+	stopped := time.Now()
+	for _, n := range []string{"n1", "n2", "n3"} {
+		c.dev("pause", n)
+	}
+	var exit *exec.ExitError
+	if err := j.cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 7 {
+		c.t.Fatalf("a command under a lost lock: %v, want status 7", err)
+	}
+	c.t.Logf("stopped %v after the masters", time.Since(stopped).Round(time.Millisecond))
+	if err := syscall.Kill(j.child, 0); !errors.Is(err, syscall.ESRCH) {
+		c.t.Errorf("the command is there still: %v", err)
+	}
+	for _, n := range []string{"n1", "n2", "n3"} {
+		c.dev("resume", n)
+	}
+	c.ashlar("lock", "run", "job", "--timeout", readyTimeout.String(), "--", "true")
 }

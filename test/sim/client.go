@@ -129,7 +129,7 @@ type worker struct {
 	rng   *rand.Rand
 	count uint64
 
-	owed   []owed // locks that are to be given up
+	owed   []*asked // locks that are to be given up
 	names  *names.Worker
 	leader string // that the client followed when names were last looked at
 }

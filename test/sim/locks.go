@@ -13,11 +13,11 @@ import (
 
 // What clients do with locks.
 const (
-	lockNames   = 2
+	lockNames   = 2 // and bytes of a file
 	lockHoldMax = 400 * time.Millisecond
 )
 
-// held is a named lock that a client holds, or takes for held.
+// held is a lock that a client holds, or takes for held.
 type held struct {
 	k     *client
 	mode  wire.LockMode
@@ -84,10 +84,51 @@ func (x *holders) gone(name string, h *held) {
 	}
 }
 
-// owed is a lock that its holder could not give up in time.
-type owed struct {
-	in ashlar.SessionID
-	m  wire.SetName
+// asked is a request for a lock, a named one or of bytes of a file.
+type asked struct {
+	in   ashlar.SessionID
+	key  string
+	mode wire.LockMode
+	wait wire.Message
+	free wire.Message // gives it up
+}
+
+// ask makes a request for any lock.
+func (w *worker) ask(in ashlar.SessionID) *asked {
+	if w.rng.IntN(2) == 0 {
+		modes := []wire.LockMode{wire.CR, wire.CW, wire.PR, wire.PW, wire.EX, wire.EX}
+		n := wire.SetName{Name: fmt.Sprintf("lock%d", w.rng.IntN(lockNames)), Holder: w.value(), Mode: modes[w.rng.IntN(len(modes))]}
+		a := &asked{in: in, key: n.Name, mode: n.Mode, wait: &wire.WaitName{ID: w.value(), Want: n}}
+		n.Mode = wire.NoLock
+		a.free = &n
+		return a
+	}
+	byt := w.rng.Uint64N(lockNames)
+	l := wire.Lock{Inode: w.refs[0].Owner, Class: wire.LockPOSIX, Type: wire.Exclusive, Owner: w.value(), Start: byt, End: byt}
+	a := &asked{in: in, key: fmt.Sprintf("byte %d", byt), mode: wire.EX}
+	if w.rng.IntN(3) == 0 {
+		l.Type, a.mode = wire.Shared, wire.PR
+	}
+	a.wait = &wire.WaitLock{ID: w.value(), Lock: l}
+	l.Type = wire.Unlocked
+	a.free = &wire.SetLock{Lock: l}
+	return a
+}
+
+// send asks the masters in the session of a request.
+func (a *asked) send(ctx context.Context, w *worker, m wire.Message) (granted bool, err error) {
+	switch m.(type) {
+	case *wire.WaitName, *wire.SetName:
+		var r wire.NameReply
+		err = w.conn.DoIn(ctx, a.in, ashlar.Cred{Checked: true}, m, &r)
+		granted = r.Granted
+	default:
+		var r wire.LockReply
+		err = w.conn.DoIn(ctx, a.in, ashlar.Cred{Checked: true}, m, &r)
+		granted = r.Granted
+	}
+	w.c.trace.add("%T of %s in %v: %v %v", m, a.key, a.mode, granted, err)
+	return granted && err == nil, err
 }
 
 // locks takes a lock, holds it for a while, and gives it up.
@@ -101,48 +142,43 @@ func (w *worker) locks() {
 	if err != nil {
 		return
 	}
-	modes := []wire.LockMode{wire.CR, wire.CW, wire.PR, wire.PW, wire.EX, wire.EX}
-	m := &wire.WaitName{ID: w.value(), Want: wire.SetName{
-		Name: fmt.Sprintf("lock%d", w.rng.IntN(lockNames)), Holder: w.value(), Mode: modes[w.rng.IntN(len(modes))],
-	}}
-	name := m.Want.Name
-	w.owed = append(w.owed, owed{in, wire.SetName{Name: name, Holder: m.Want.Holder}})
-	var r wire.NameReply
-	err = w.conn.DoIn(ctx, in, ashlar.Cred{Checked: true}, m, &r)
-	h := &held{k: w.client, mode: m.Want.Mode, since: w.c.trace.Now(), ended: ended}
-	w.c.trace.add("lock %s in %v: %v %v", name, m.Want.Mode, r.Granted, err)
-	if err != nil || !r.Granted || !h.sure() {
-		w.withdraw(in, m)
+	a := w.ask(in)
+	w.owed = append(w.owed, a)
+	granted, _ := a.send(ctx, w, a.wait)
+	h := &held{k: w.client, mode: a.mode, since: w.c.trace.Now(), ended: ended}
+	if !granted || !h.sure() {
+		w.withdraw(a)
 		return
 	}
-	if err := w.c.holders.granted(name, h); err != nil {
+	if err := w.c.holders.granted(a.key, h); err != nil {
 		w.c.mu.Lock()
 		w.c.errs = append(w.c.errs, err)
 		w.c.mu.Unlock()
 	}
 	<-time.After(time.Duration(w.rng.Int64N(int64(lockHoldMax))))
-	w.c.holders.gone(name, h)
+	w.c.holders.gone(a.key, h)
 	ctx, cancel = context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	w.payLocks(ctx)
 }
 
 // withdraw ends a request that nobody waits for; what it was granted is owed.
-func (w *worker) withdraw(in ashlar.SessionID, m *wire.WaitName) {
+func (w *worker) withdraw(a *asked) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	m.Cancel = true
-	err := w.conn.DoIn(ctx, in, ashlar.Cred{Checked: true}, m, new(wire.NameReply))
-	w.c.trace.add("withdrawn %s: %v", m.Want.Name, err)
+	switch m := a.wait.(type) {
+	case *wire.WaitName:
+		m.Cancel = true
+	case *wire.WaitLock:
+		m.Cancel = true
+	}
+	_, _ = a.send(ctx, w, a.wait) // what comes of it is in the trace
 }
 
 // payLocks gives up what was not yet, and tells whether that is done.
 func (w *worker) payLocks(ctx context.Context) bool {
 	for len(w.owed) > 0 {
-		o := &w.owed[0]
-		err := w.conn.DoIn(ctx, o.in, ashlar.Cred{Checked: true}, &o.m, new(wire.NameReply))
-		w.c.trace.add("unlock %s: %v", o.m.Name, err)
-		if err != nil && !errors.Is(err, ashlar.NoSession) {
+		if _, err := w.owed[0].send(ctx, w, w.owed[0].free); err != nil && !errors.Is(err, ashlar.NoSession) {
 			return false
 		}
 		w.owed = w.owed[1:]
