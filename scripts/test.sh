@@ -10,7 +10,7 @@
 # sim     whole clusters simulated under faults: 20 seeds twice, then others
 # script  the stories: command lines against a cluster of real processes
 # e2e     files end to end: a mounted volume while nodes are killed
-# coherence  what two mounts see of each other: locks
+# coherence  what mounts see of each other: locks, and ctdb's ping_pong
 # posix   every call compared with the local file system
 # faults  real processes in network namespaces suffer; histories are checked
 set -uo pipefail

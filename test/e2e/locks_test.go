@@ -238,6 +238,10 @@ func TestLocksOutliveTheLeaderAndNotTheirMount(t *testing.T) {
 	dir, cmd, _ := c.secondMount()
 	a, b := c.lockable(c.mnt, "f"), c.lockable(dir, "f")
 	c.must(fcntl(b, unix.F_OFD_SETLK, span(unix.F_WRLCK, 0, 0)))
+	_, err := b.WriteAt([]byte("early"), 0) // the kernel keeps it
+	c.must(err)
+	c.must(b.Sync())
+	c.must(read(b))
 	job := c.runUnderLock("job")
 	first := c.leader()
 	c.dev("kill", first)
@@ -312,15 +316,15 @@ func (c *cluster) runUnderLock(name string) *job {
 // lock can be another's, and then that can have it.
 func (c *cluster) losesLock(j *job) {
 	c.t.Helper()
-	stopped := time.Now()
 	for _, n := range []string{"n1", "n2", "n3"} {
 		c.dev("pause", n)
 	}
+	stopped := time.Now()
 	var exit *exec.ExitError
 	if err := j.cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 7 {
 		c.t.Fatalf("a command under a lost lock: %v, want status 7", err)
 	}
-	c.t.Logf("stopped %v after the masters", time.Since(stopped).Round(time.Millisecond))
+	c.t.Logf("stopped %v after the last master", time.Since(stopped).Round(time.Millisecond))
 	if err := syscall.Kill(j.child, 0); !errors.Is(err, syscall.ESRCH) {
 		c.t.Errorf("the command is there still: %v", err)
 	}
