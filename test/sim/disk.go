@@ -38,7 +38,8 @@ type Trouble struct {
 	ReadErr, WriteErr, SyncErr int
 	Stall                      time.Duration // every sync takes so much longer
 	Full, ReadOnly             bool
-	FlipRead                   int // a bit of what is read is wrong
+	Scarce                     bool // next to nothing is shown as free
+	FlipRead                   int  // a bit of what is read is wrong
 }
 
 func newDisk(host, path string, rng *rand.Rand, trace *Trace) *Disk {
@@ -49,7 +50,28 @@ func newDisk(host, path string, rng *rand.Rand, trace *Trace) *Disk {
 func (d *Disk) FS() vfs.FS {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return errfs.Wrap(d.mem, d.inject)
+	return &shown{errfs.Wrap(d.mem, d.inject), d}
+}
+
+// scarceFree is what is shown as free when space is scarce, in bytes: less than
+// any reserve.
+const scarceFree = 1 << 20
+
+// shown is the disk with the free space that it shows.
+type shown struct {
+	vfs.FS
+	d *Disk
+}
+
+// Usage implements vfs.FS.
+func (s *shown) Usage(name string) (vfs.Usage, error) {
+	u, err := s.FS.Usage(name)
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	if s.d.trouble.Scarce {
+		u.Free = min(u.Free, scarceFree)
+	}
+	return u, err
 }
 
 // SetTrouble changes what is wrong with the disk.

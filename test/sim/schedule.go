@@ -49,14 +49,15 @@ const (
 
 // diskFaults are the things that a disk does, by name.
 var diskFaults = map[string]Trouble{
-	"stall": {Stall: 300 * time.Millisecond},
-	"hang":  {Stall: 6 * time.Second},
-	"full":  {Full: true},
-	"ro":    {ReadOnly: true},
-	"read":  {ReadErr: 100},
-	"write": {WriteErr: 100},
-	"sync":  {SyncErr: 200},
-	"flip":  {FlipRead: 100},
+	"stall":  {Stall: 300 * time.Millisecond},
+	"hang":   {Stall: 6 * time.Second},
+	"full":   {Full: true},
+	"scarce": {Scarce: true},
+	"ro":     {ReadOnly: true},
+	"read":   {ReadErr: 100},
+	"write":  {WriteErr: 100},
+	"sync":   {SyncErr: 200},
+	"flip":   {FlipRead: 100},
 }
 
 // String is the fault as a line of a schedule.
