@@ -172,7 +172,7 @@ func (a *ashlarTarget) start(ctx context.Context) error {
 func (a *ashlarTarget) remount(ctx context.Context) error {
 	unmount(a.mnt(), a.mount)
 	var err error
-	a.mount, err = daemon(filepath.Join(a.root, "mount.log"), a.bin, "mount",
+	a.mount, err = daemon(filepath.Join(a.root, "mount.log"), a.bin, "mount", "--foreground",
 		filepath.Join(a.root, "cluster", "client.toml")+":bench", a.mnt())
 	if err != nil {
 		return err
