@@ -35,7 +35,7 @@ that can not reach the masters for the dead threshold (3.5 s).
 Files are locked through a mount, with flock(2) and fcntl(2).`,
 		`  ashlar lock run backup -- /usr/local/bin/backup
   ashlar lock list`,
-		newLockRunCmd(g), newLockHoldCmd(g), newLockListCmd(g))
+		newLockRunCmd(g), newLockHoldCmd(g), newLockListCmd(g), newLockCTDBCmd(g))
 }
 
 // lockOptions are how a named lock is acquired.

@@ -131,6 +131,10 @@ func runLockHold(ctx context.Context, g *global, o lockOptions, name string) err
 // wasLost reports that a lock is lost.
 func wasLost(l *client.Lock, p *holdPrinter) error {
 	p.print(holdEvent{Event: "lost"})
+	return lockLost(l)
+}
+
+func lockLost(l *client.Lock) error {
 	return exitError{exitLockLost, fmt.Errorf("lock %s was lost: no master has renewed it in time", l.Name())}
 }
 
