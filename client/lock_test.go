@@ -370,3 +370,21 @@ func TestUnlockIsTriedAgain(t *testing.T) {
 		k.free(t, "n")
 	})
 }
+
+// The masters can not tell any more whether a request that has waited for long
+// was withdrawn: it is made again under another number.
+func TestALongWaitIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newLocking()
+		conn := k.client()
+		conn.refuse = func(wire.Message) error {
+			conn.refuse = nil
+			return ashlar.E("lock", ashlar.OutcomeUnknown, "n", nil)
+		}
+		l := locked(t, conn, "n", EX)
+		if len(conn.waits) != 2 || conn.waits[0] == conn.waits[1] {
+			t.Errorf("asked as %v", conn.waits)
+		}
+		given(t, l)
+	})
+}

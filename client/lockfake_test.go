@@ -107,6 +107,9 @@ type fakeConn struct {
 	id    ashlar.SessionID
 	until time.Time     // the lease
 	hang  chan struct{} // no request is answered until it is closed
+	waits []uint64      // numbers of requests that wait
+	// refuse, if set, is asked before a request is sent.
+	refuse func(body wire.Message) error
 }
 
 func (k *locking) client() *fakeConn {
@@ -199,6 +202,14 @@ func endOf(ctx context.Context) error {
 func (c *fakeConn) DoIn(ctx context.Context, in ashlar.SessionID, _ ashlar.Cred, body, reply wire.Message) error {
 	if err := c.connected(ctx); err != nil {
 		return err
+	}
+	if m, ok := body.(*wire.WaitName); ok {
+		c.waits = append(c.waits, m.ID)
+	}
+	if c.refuse != nil {
+		if err := c.refuse(body); err != nil {
+			return err
+		}
 	}
 	r, outcome, notice, err := c.k.evaluate(in, body)
 	switch {

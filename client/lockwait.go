@@ -52,9 +52,13 @@ func (l *Lock) wait(ctx context.Context, mode LockMode) (r *wire.NameReply, late
 		}
 		cancel()
 	}()
-	m := &wire.WaitName{ID: file.NextWait(), Want: wire.SetName{Name: l.name, Holder: l.holder, Mode: mode}}
+	m := &wire.WaitName{Want: wire.SetName{Name: l.name, Holder: l.holder, Mode: mode}}
 	r = new(wire.NameReply)
-	if err = l.do(asking, m, r); err == nil || asking.Err() == nil {
+	for again := true; again; again = ashlar.KindOf(err) == ashlar.OutcomeUnknown { // it was not granted, and waited too long to be asked again under its number
+		m.ID = file.NextWait()
+		err = l.do(asking, m, r)
+	}
+	if err == nil || asking.Err() == nil {
 		return r, nil, err
 	}
 	select {

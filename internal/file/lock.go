@@ -91,6 +91,9 @@ func (h *Handle) WaitLock(ctx context.Context, l wire.Lock) error {
 		if err != nil && !known {
 			h.forgetLock(&l)
 		}
+		if ashlar.KindOf(err) == ashlar.OutcomeUnknown {
+			continue // it was not granted, and waited too long to be asked again under its number
+		}
 		return h.granted(&l, r, err)
 	}
 }

@@ -188,12 +188,12 @@ func (o *op) wait(s ashlar.SessionID, m *wire.WaitLock) (wire.Message, error) {
 	}
 	h := t.of(s, l)
 	held := h != nil && covers(h.list, l.Start, l.End, l.Type)
-	switch {
-	case m.Cancel:
+	if m.Cancel {
 		q.withdraw(id)
 		return &wire.LockReply{Granted: held}, nil
-	case q.over(id) && !held:
-		return nil, ashlar.E("lock", ashlar.Canceled, "", errors.New("the request was withdrawn"))
+	}
+	if err := q.over(id, ""); err != nil && !held {
+		return nil, err
 	}
 	if in, _ := t.conflicts(s, l); len(in) > 0 {
 		if l.Class == wire.LockPOSIX && o.deadlock(owner{s, l.Owner}, in) {

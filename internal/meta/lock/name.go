@@ -246,8 +246,9 @@ func (o *op) waitName(s ashlar.SessionID, m *wire.WaitName) (wire.Message, error
 	case held:
 		q.finished = append(q.finished, id)
 		return n.reply(s, w.Holder, true), nil
-	case q.over(id):
-		return nil, ashlar.E("lock", ashlar.Canceled, w.Name, errors.New("the request was withdrawn"))
+	}
+	if err := q.over(id, w.Name); err != nil {
+		return nil, err
 	}
 	if o.free(n, s, w, before(q.OfName(w.Name), id)) {
 		if err := o.hold(n, s, w); err != nil {

@@ -10,8 +10,7 @@ import (
 )
 
 // doneMax is how many answered or withdrawn requests of a session are
-// remembered one by one; of older ones nobody waits any more who is not in the
-// queue.
+// remembered one by one.
 const doneMax = 2048
 
 // WaitID names a waiting request.
@@ -237,10 +236,19 @@ func (q *Queue) withdraw(id WaitID) {
 	q.finished = append(q.finished, id)
 }
 
-// over tells whether a request was answered or withdrawn before.
-func (q *Queue) over(id WaitID) bool {
-	d := q.done[id.Session]
-	return d != nil && (d.ids[id.ID] || id.ID <= d.floor && q.all[id] == nil)
+// over refuses a request that was answered or withdrawn before. One so old that
+// this is not known any more may be asked again under another number: its
+// connection may have been lost while it waited for long.
+func (q *Queue) over(id WaitID, of string) error {
+	switch d := q.done[id.Session]; {
+	case d == nil:
+		return nil
+	case d.ids[id.ID]:
+		return ashlar.E("lock", ashlar.Canceled, of, errors.New("the request was withdrawn"))
+	case id.ID <= d.floor && q.all[id] == nil:
+		return ashlar.E("lock", ashlar.OutcomeUnknown, of, errors.New("it is not known any more whether the request was withdrawn"))
+	}
+	return nil
 }
 
 // ended tells whether an outcome of a waiter is noted already.
