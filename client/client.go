@@ -8,8 +8,9 @@
 //
 // Names are those of package io/fs: slash-separated, not rooted, "." for the
 // root. Files behave as on a local file system, with the guarantees of package
-// file: data is buffered until Sync or Close, what was closed by one client is
-// seen by whoever opens it afterwards, O_APPEND is honest between clients.
+// file: data is buffered until Sync or Close or until another client wants to
+// see it, and what a call did is seen by every call that begins afterwards,
+// whoever makes it.
 // Requests wait for a cluster that is away until the context of the volume
 // ends (WithContext); the default context never does.
 //
@@ -75,6 +76,8 @@ type Client struct {
 
 	mu  sync.Mutex
 	fss []*file.FS
+
+	returns returns
 }
 
 // Dial opens a session with the cluster that LoadConfig finds. It tries until
@@ -102,7 +105,7 @@ func DialConfig(ctx context.Context, conf Config) (*Client, error) {
 	}, rpc.ClientOptions{Logger: conf.Logger})
 	conn, err := masterconn.Dial(ctx, masterconn.Config{
 		RPC: c.rpc, Masters: conf.Masters, Name: conf.Name, Clock: clock.Real, Logger: conf.Logger,
-		Opens: c.opens, OnLost: c.lost,
+		Opens: c.opens, OnLost: c.lost, Leases: c.leases, OnRecall: c.recall,
 	})
 	if err != nil {
 		c.rpc.Close()
@@ -161,8 +164,9 @@ func (c *Client) Close(ctx context.Context) error {
 func (c *Client) Session() ashlar.SessionID { return c.conn.Session() }
 
 // OpenFS finds a volume and returns its inode-level view, for front ends such
-// as a kernel mount. changed is told of files whose cached data is old.
-func (c *Client) OpenFS(ctx context.Context, name string, changed func(ashlar.Inode)) (*file.FS, error) {
+// as a kernel mount. drop makes them drop what they have cached of an inode, or
+// part of its data.
+func (c *Client) OpenFS(ctx context.Context, name string, drop func(ino ashlar.Inode, off, n uint64)) (*file.FS, error) {
 	var r wire.VolumeReply
 	err := c.meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.FindVolume{Name: name}, &r)
 	if errors.Is(err, ashlar.NotExist) {
@@ -172,7 +176,7 @@ func (c *Client) OpenFS(ctx context.Context, name string, changed func(ashlar.In
 		return nil, err
 	}
 	f := file.New(file.Options{
-		Meta: c.meta, Data: c.store, Volume: r, Logger: c.conf.Logger, Timeout: c.conf.Timeout, Changed: changed,
+		Meta: c.meta, Data: c.store, Volume: r, Logger: c.conf.Logger, Timeout: c.conf.Timeout, Lease: c.conn.LeaseLeft, Drop: drop,
 	})
 	c.mu.Lock()
 	c.fss = append(c.fss, f)

@@ -21,7 +21,8 @@ import (
 // newVolume opens a volume in memory.
 func newVolume(c *filetest.Cluster) *Volume {
 	cl := c.Client()
-	f := file.New(file.Options{Meta: cl, Data: cl, Volume: c.Volume()})
+	f := file.New(file.Options{Meta: cl, Data: cl, Volume: c.Volume(), Lease: func() time.Duration { return time.Minute }})
+	cl.Attach(f)
 	return &Volume{fs: f, root: f.Root(), ctx: context.Background()}
 }
 

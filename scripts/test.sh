@@ -10,7 +10,7 @@
 # sim     whole clusters simulated under faults: 20 seeds twice, then others
 # script  the stories: command lines against a cluster of real processes
 # e2e     files end to end: a mounted volume while nodes are killed
-# coherence  what mounts see of each other: locks, and ctdb's ping_pong
+# coherence  what mounts see of each other: data, names, locks, and ctdb's ping_pong
 # posix   every call compared with the local file system
 # faults  real processes in network namespaces suffer; histories are checked
 set -uo pipefail
@@ -61,10 +61,10 @@ run() {
 		stage script 180 ./cmd/ashlar
 		;;
 	e2e)
-		ASHLAR_E2E=required stage e2e 330 -p 1 -v -skip '^TestLocks' ./test/e2e ./test/stall
+		ASHLAR_E2E=required stage e2e 330 -p 1 -v -skip '^Test(Locks|Coherence)' ./test/e2e ./test/stall
 		;;
 	coherence)
-		ASHLAR_E2E=required stage coherence 120 -v -run '^TestLocks' ./test/e2e
+		ASHLAR_E2E=required stage coherence 120 -v -run '^Test(Locks|Coherence)' ./test/e2e
 		;;
 	posix)
 		ASHLAR_E2E=required stage posix 60 ./test/posix

@@ -72,10 +72,9 @@ Options for -o, separated by commas:
   ro, rw            read-only or not
   hard, soft        wait for ever, or give up
   timeout=SECONDS   of soft; default 30
-  attr_timeout=S    how long the kernel keeps attributes; default 1
-  entry_timeout=S   and names of directories; default 1
-  cache=strict      names of files are asked for at every use (default), or
-  cache=names       are kept for entry_timeout as well
+  attr_timeout=S    the longest that the kernel keeps attributes, and
+  entry_timeout=S   names, without asking this process; they are right for as
+                    long as it does, so there is no need to change this
   allow_other       other users may enter (default); noallow_other: they may not
   fsname=TEXT       what df shows; default CLUSTER:VOLUME
   log=FILE          where to log; default the system log
@@ -156,7 +155,6 @@ var passed = map[string]bool{
 func (o *mountOptions) finish() error {
 	o.fuse.Source, o.fuse.Dir = o.device, o.dir
 	o.fuse.AttrTimeout, o.fuse.EntryTimeout = fusefs.DefaultTimeout, fusefs.DefaultTimeout
-	names := false
 	for _, item := range o.list {
 		key, value, _ := strings.Cut(item, "=")
 		var err error
@@ -171,10 +169,6 @@ func (o *mountOptions) finish() error {
 			o.fuse.AttrTimeout, err = seconds(value)
 		case "entry_timeout":
 			o.fuse.EntryTimeout, err = seconds(value)
-		case "cache":
-			if names = value == "names"; !names && value != "strict" {
-				err = errors.New("want strict or names")
-			}
 		case "noallow_other":
 			o.fuse.OwnerOnly = true
 		case "relatime":
@@ -204,9 +198,6 @@ func (o *mountOptions) finish() error {
 		if err != nil {
 			return usagef("mount option %s: %v", item, err)
 		}
-	}
-	if names {
-		o.fuse.FileTimeout = o.fuse.EntryTimeout
 	}
 	if o.soft {
 		if o.timeout <= 0 {
@@ -322,7 +313,7 @@ func (o *mountOptions) mount(ctx context.Context, conf client.Config, volume str
 	}
 	o.fuse.Logger = conf.Logger
 	kernel := fusefs.New(o.fuse)
-	fs, err := c.OpenFS(dctx, volume, kernel.Changed)
+	fs, err := c.OpenFS(dctx, volume, kernel.Drop)
 	if err == nil {
 		var m *fusefs.Mount
 		if m, err = kernel.Mount(fs); err == nil {

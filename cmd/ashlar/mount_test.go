@@ -40,16 +40,16 @@ func TestDevicesNameAClusterAndAVolume(t *testing.T) {
 
 func TestMountOptionsOfFstabAreUnderstood(t *testing.T) {
 	o := mountOptions{device: "c:v", dir: "/mnt", timeout: softTimeout}
-	o.list = []string{"ro", "soft", "timeout=10", "_netdev", "x-systemd.automount", "noexec", "attr_timeout=0.5", "cache=names", "fsname=shown", "noallow_other"}
+	o.list = []string{"ro", "soft", "timeout=10", "_netdev", "x-systemd.automount", "noexec", "attr_timeout=0.5", "fsname=shown", "noallow_other"}
 	if err := o.finish(); err != nil {
 		t.Fatal(err)
 	}
 	f := o.fuse
-	if !f.ReadOnly || f.Timeout != 10*time.Second || f.AttrTimeout != 500*time.Millisecond || f.FileTimeout != f.EntryTimeout ||
+	if !f.ReadOnly || f.Timeout != 10*time.Second || f.AttrTimeout != 500*time.Millisecond ||
 		f.Source != "shown" || !f.OwnerOnly || !reflect.DeepEqual(f.Extra, []string{"noexec"}) {
 		t.Fatalf("%+v", f)
 	}
-	for _, bad := range []string{"sotf", "timeout=x", "cache=all", "soft,timeout=0"} {
+	for _, bad := range []string{"sotf", "timeout=x", "soft,timeout=0"} {
 		o := mountOptions{timeout: softTimeout, list: []string{bad}}
 		if bad == "soft,timeout=0" {
 			o.list = []string{"soft", "timeout=0"}

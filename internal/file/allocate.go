@@ -22,6 +22,11 @@ func (h *Handle) Allocate(ctx context.Context, off, n uint64, keep bool) error {
 	if n > s.Free {
 		return ashlar.E("allocate", ashlar.NoSpace, "", fmt.Errorf("%d bytes of %d", s.Free, n))
 	}
+	end, err := h.use(ctx, ashlar.LeaseExclusive, 0, 0)
+	if err != nil {
+		return err
+	}
+	defer end()
 	h.i.io.RLock()
 	defer h.i.io.RUnlock()
 	return h.i.changedTo(ctx, off+n, keep)
@@ -34,6 +39,11 @@ func (h *Handle) Zero(ctx context.Context, off, n uint64, keep bool) error {
 		return err
 	}
 	i := h.i
+	done, err := h.use(ctx, ashlar.LeaseExclusive, 0, 0)
+	if err != nil {
+		return err
+	}
+	defer done()
 	i.io.Lock()
 	defer i.io.Unlock()
 	if err := i.flush(ctx, false); err != nil {
@@ -107,6 +117,11 @@ func (i *inode) changedTo(ctx context.Context, end uint64, keep bool) error {
 // off is not below the size.
 func (h *Handle) Seek(ctx context.Context, off uint64, hole bool) (at uint64, found bool, err error) {
 	i := h.i
+	end, err := h.use(ctx, ashlar.LeaseShared, 0, 0)
+	if err != nil {
+		return 0, false, err
+	}
+	defer end()
 	if err := i.flush(ctx, false); err != nil {
 		return 0, false, err
 	}
@@ -140,6 +155,11 @@ func (h *Handle) CopyFrom(ctx context.Context, src *Handle, srcOff, off, n uint6
 	if err := h.changes(off, n); err != nil {
 		return 0, err
 	}
+	end, err := h.useBoth(ctx, src)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
 	if err := src.i.flush(ctx, false); err != nil {
 		return 0, err
 	}
@@ -163,6 +183,29 @@ func (h *Handle) CopyFrom(ctx context.Context, src *Handle, srcOff, off, n uint6
 		return 0, err
 	}
 	return n, i.changedTo(ctx, off+n, false)
+}
+
+// useBoth gets the leases for a copy: of the lower inode first, as everybody
+// does.
+func (h *Handle) useBoth(ctx context.Context, src *Handle) (end func(), err error) {
+	get := func() (func(), error) { return h.use(ctx, ashlar.LeaseExclusive, 0, 0) }
+	getSrc := func() (func(), error) { return src.use(ctx, ashlar.LeaseShared, 0, 0) }
+	switch {
+	case src.i == h.i:
+		return get()
+	case src.i.id < h.i.id:
+		get, getSrc = getSrc, get
+	}
+	first, err := get()
+	if err != nil {
+		return nil, err
+	}
+	second, err := getSrc()
+	if err != nil {
+		first()
+		return nil, err
+	}
+	return func() { second(); first() }, nil
 }
 
 // copyRange copies through the servers, and what can not be had that way

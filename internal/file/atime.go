@@ -132,6 +132,12 @@ func (fs *FS) toldAccess(a wire.AccessTime, ok bool) {
 		x.m[a.Inode] = access{was: a.At, at: old.at}
 	}
 	fs.scheduleAccessed()
+	l := &fs.leases
+	l.mu.Lock()
+	if y := l.m[a.Inode]; y != nil && y.attr.Atime == a.Was {
+		y.attr.Atime = a.At
+	}
+	l.mu.Unlock()
 	if i := fs.state(a.Inode); i != nil {
 		i.mu.Lock()
 		if i.attr.Atime == a.Was {

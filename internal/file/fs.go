@@ -32,8 +32,6 @@ const (
 	// wait to be released together.
 	ReleaseDelay = 10 * time.Millisecond
 	ReleaseBatch = 64
-	// VersionsMax is how many files' cached versions are remembered.
-	VersionsMax = 1 << 18
 	// syncRunsMax is how many extents Sync writes through one by one rather
 	// than write them and sync the object.
 	syncRunsMax = 4
@@ -49,6 +47,10 @@ const (
 type Meta interface {
 	// Do sends body and receives reply; it retries until ctx ends.
 	Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Message) error
+	// Session is the present session, 0 while there is none, and DoIn is Do in
+	// that session only.
+	Session() ashlar.SessionID
+	DoIn(ctx context.Context, in ashlar.SessionID, cred ashlar.Cred, body, reply wire.Message) error
 }
 
 // Data reads and writes objects. object.Store is one.
@@ -74,10 +76,13 @@ type Options struct {
 	Logger *slog.Logger
 	// Timeout bounds background writes (a soft mount); 0 waits for ever.
 	Timeout time.Duration
-	// Changed is called when a file whose version was cached turns out to have
-	// been changed by another client: caches above must drop it. It is called
-	// without locks held and must not call back into the FS.
-	Changed func(ashlar.Inode)
+	// Lease tells how long the session's lease surely holds. Without it nothing
+	// is answered from what is known here, and nothing can be read or written.
+	Lease func() time.Duration
+	// Drop has caches above drop n bytes of data from off on, or with 0 all they
+	// hold of an inode, names in it included, and returns when they have. It is
+	// called without locks held, several times at once for one inode too.
+	Drop func(ino ashlar.Inode, off, n uint64)
 }
 
 // FS is one client's view of a volume.
@@ -87,11 +92,11 @@ type FS struct {
 	skew   atomic.Int64        // leader's clock minus ours, when they are far apart
 	base   context.Context     // of background work
 	cancel context.CancelFunc
+	leases leases
 
 	mu        sync.Mutex
 	inodes    map[ashlar.Inode]*inode
-	versions  map[ashlar.Inode]held // what caches above hold
-	releases  []ashlar.Inode        // closed, to be released
+	releases  []ashlar.Inode // closed, to be released
 	releasing map[ashlar.Inode]chan struct{}
 	timer     bool // a release is scheduled
 	work      sync.WaitGroup
@@ -100,13 +105,6 @@ type FS struct {
 	// nobody has waited.
 	locking     context.Context
 	stopLocking context.CancelFunc
-}
-
-// held is a version of a file's data that caches above hold. When it was
-// changed elsewhere they are told to drop it, and the next open says so again.
-type held struct {
-	version uint64
-	stale   bool
 }
 
 // New returns a view of a volume.
@@ -119,10 +117,15 @@ func New(o Options) *FS {
 	}
 	fs := &FS{
 		o: o, dirty: semaphore.NewWeighted(DirtyMax),
-		inodes: map[ashlar.Inode]*inode{}, versions: map[ashlar.Inode]held{},
+		inodes:    map[ashlar.Inode]*inode{},
 		releasing: map[ashlar.Inode]chan struct{}{},
 	}
 	fs.base, fs.cancel = context.WithCancel(context.Background())
+	fs.leases.init()
+	if o.Lease != nil && o.Drop != nil {
+		fs.work.Add(1)
+		go fs.watchLease()
+	}
 	return fs
 }
 
@@ -175,7 +178,8 @@ func (fs *FS) Opens() []ashlar.Inode {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	out := make([]ashlar.Inode, 0, len(fs.inodes))
-	for ino := range fs.inodes {
+	for ino, i := range fs.inodes {
+		i.registered = true
 		out = append(out, ino)
 	}
 	return out
@@ -229,36 +233,4 @@ func (fs *FS) Close(ctx context.Context) error {
 	fs.cancel()
 	fs.work.Wait()
 	return err
-}
-
-// cached tells whether version is what caches above hold of an inode, and
-// records that they hold it from now on.
-func (fs *FS) cached(ino ashlar.Inode, version uint64) bool {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	old, ok := fs.versions[ino]
-	if !ok && len(fs.versions) >= VersionsMax {
-		for k := range fs.versions { // any one
-			delete(fs.versions, k)
-			break
-		}
-	}
-	fs.versions[ino] = held{version: version}
-	return ok && !old.stale && old.version == version
-}
-
-// saw compares a version from the leader with the cached one. own says that
-// the change from version-1 to it was made here.
-func (fs *FS) saw(ino ashlar.Inode, version uint64, own bool) {
-	fs.mu.Lock()
-	old, ok := fs.versions[ino]
-	newer := ok && version > old.version
-	foreign := newer && !(own && version == old.version+1)
-	if newer {
-		fs.versions[ino] = held{version: version, stale: old.stale || foreign}
-	}
-	fs.mu.Unlock()
-	if foreign && fs.o.Changed != nil {
-		fs.o.Changed(ino)
-	}
 }

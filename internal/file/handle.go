@@ -22,15 +22,15 @@ const (
 	Truncate // empty it
 	// Through makes a write return only when its data is in the object.
 	Through
+	// Direct says that no cache above keeps what is read and written through the
+	// handle.
+	Direct
 )
 
 // Handle is an open file. Its methods may be called concurrently.
 type Handle struct {
 	i     *inode
 	flags Flags
-	// Keep tells whether what caches above hold of the file's data is still
-	// right.
-	Keep bool
 
 	broken atomic.Bool // locks held through it are lost
 
@@ -39,32 +39,67 @@ type Handle struct {
 	closed bool
 }
 
-// Open opens a regular file, asking the leader for its present state.
+// Open opens a regular file. The leader is asked unless the file is known here
+// under a lease and the caller's permission was checked; it learns of the open
+// when that lease is returned.
 func (fs *FS) Open(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode, flags Flags) (*Handle, error) {
-	i, err := fs.hold(ctx, ino, flags&Write != 0)
+	i, err := fs.hold(ctx, ino, flags)
 	if err != nil {
 		return nil, err
 	}
 	if err := i.open(ctx, cred, flags); err != nil {
-		i.letGo(flags&Write != 0)
+		i.letGo(flags)
 		return nil, err
 	}
-	return fs.handle(i, flags, false), nil
+	return fs.handle(i, flags), nil
 }
 
 // open registers the inode as open, and empties it with Truncate.
 func (i *inode) open(ctx context.Context, cred ashlar.Cred, flags Flags) error {
+	if flags&Truncate == 0 && cred.Checked && i.fs.openKnown(i) {
+		return nil
+	}
 	e := new(wire.Entry)
 	m := &wire.Open{Inode: i.id, Write: flags&Write != 0, Truncate: flags&Truncate != 0}
 	if m.Truncate {
 		return i.truncate(ctx, 0, func() (*wire.Entry, error) {
-			return e, i.fs.o.Meta.Do(ctx, cred, m, e)
+			return e, i.fs.openAtLeader(ctx, i, cred, m, e)
 		})
 	}
-	if err := i.fs.o.Meta.Do(ctx, cred, m, e); err != nil {
+	if err := i.fs.openAtLeader(ctx, i, cred, m, e); err != nil {
 		return err
 	}
 	i.merge(e, false)
+	return nil
+}
+
+// openKnown opens a file that is known under a lease. One that may be being
+// removed is for the leader.
+func (fs *FS) openKnown(i *inode) bool {
+	if fs.left() == 0 {
+		return false
+	}
+	l := &fs.leases
+	l.mu.Lock()
+	x := l.firm(i.id)
+	if x == nil || !x.known || x.going || x.giving != nil || x.attr.Nlink == 0 {
+		l.mu.Unlock()
+		return false
+	}
+	x.used = true
+	e := wire.Entry{Attr: x.attr, Object: x.object}
+	l.mu.Unlock()
+	i.merge(&e, false)
+	return true
+}
+
+func (fs *FS) openAtLeader(ctx context.Context, i *inode, cred ashlar.Cred, m *wire.Open, e *wire.Entry) error {
+	if err := fs.do(ctx, cred, m, e); err != nil {
+		return err
+	}
+	fs.mu.Lock()
+	i.registered = true
+	fs.mu.Unlock()
 	return nil
 }
 
@@ -73,7 +108,7 @@ func (i *inode) open(ctx context.Context, cred ashlar.Cred, flags Flags) error {
 func (fs *FS) Create(ctx context.Context, cred ashlar.Cred, m *wire.Make, flags Flags) (h *Handle, created bool, err error) {
 	m.Type, m.Open = ashlar.TypeFile, true
 	var e wire.Entry
-	if err := fs.o.Meta.Do(ctx, cred, m, &e); err != nil {
+	if err := fs.do(ctx, cred, m, &e); err != nil {
 		return nil, false, err
 	}
 	if !e.Created {
@@ -81,24 +116,24 @@ func (fs *FS) Create(ctx context.Context, cred ashlar.Cred, m *wire.Make, flags 
 		return h, false, err
 	}
 	fs.sawTime(e.Attr.Ctime)
-	i, err := fs.hold(ctx, e.Attr.Inode, flags&Write != 0)
+	i, err := fs.hold(ctx, e.Attr.Inode, flags)
 	if err != nil {
 		return nil, true, err
 	}
+	fs.mu.Lock()
+	i.registered = true
+	fs.mu.Unlock()
 	i.merge(&e, false)
 	i.mu.Lock()
 	i.whole, i.bare = true, true // nothing of it was ever unsynced
 	i.mu.Unlock()
-	return fs.handle(i, flags, true), true, nil
+	return fs.handle(i, flags), true, nil
 }
 
-func (fs *FS) handle(i *inode, flags Flags, created bool) *Handle {
+func (fs *FS) handle(i *inode, flags Flags) *Handle {
 	i.mu.Lock()
-	h := &Handle{i: i, flags: flags, errs: i.errs}
-	version := i.attr.Version
-	i.mu.Unlock()
-	h.Keep = fs.cached(i.id, version) || created
-	return h
+	defer i.mu.Unlock()
+	return &Handle{i: i, flags: flags, errs: i.errs}
 }
 
 // Inode returns the number of the open file.
@@ -123,15 +158,52 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off uint64) (int, error) 
 	if err := h.intact(); err != nil {
 		return 0, err
 	}
+	end, err := h.use(ctx, ashlar.LeaseShared, off, uint64(len(p)))
+	if err != nil {
+		return 0, err
+	}
+	defer end()
 	return h.i.read(ctx, p, off)
+}
+
+// use gets the lease for one access. end must follow.
+func (h *Handle) use(ctx context.Context, mode ashlar.LeaseMode, off, n uint64) (end func(), err error) {
+	return h.i.fs.use(ctx, h.i, demand{mode: mode, span: span{off, off + n}, paged: n > 0 && h.flags&Direct == 0})
+}
+
+// Own gets the lease that a write needs, which another may take back at any
+// time.
+func (h *Handle) Own(ctx context.Context) error {
+	end, err := h.use(ctx, ashlar.LeaseExclusive, 0, 0)
+	if err == nil {
+		end()
+	}
+	return err
 }
 
 // WriteAt writes p at off. It returns when the data is buffered, or with
 // Through when it is in the object.
 func (h *Handle) WriteAt(ctx context.Context, p []byte, off uint64) error {
+	return h.writeAt(ctx, p, off, false)
+}
+
+// WriteBack is WriteAt of what a cache above held, and may be waiting to get rid
+// of.
+func (h *Handle) WriteBack(ctx context.Context, p []byte, off uint64) error {
+	return h.writeAt(ctx, p, off, true)
+}
+
+func (h *Handle) writeAt(ctx context.Context, p []byte, off uint64, cached bool) error {
 	if err := h.writable(off, len(p)); err != nil || len(p) == 0 {
 		return err
 	}
+	end, err := h.i.fs.use(ctx, h.i, demand{
+		mode: ashlar.LeaseExclusive, span: span{off, off + uint64(len(p))}, paged: cached || h.flags&Direct == 0, cached: cached,
+	})
+	if err != nil {
+		return err
+	}
+	defer end()
 	return h.write(ctx, p, off)
 }
 
@@ -173,26 +245,35 @@ func (h *Handle) write(ctx context.Context, p []byte, off uint64) error {
 	return nil
 }
 
-// Append writes p at the end of the file, which the leader gives out: no two
-// appenders get the same place. It returns where p went.
+// Append writes p at the end of the file: under an exclusive lease that is
+// known here, and no two appenders get the same place. It returns where p went.
 func (h *Handle) Append(ctx context.Context, p []byte) (uint64, error) {
 	if err := h.writable(0, len(p)); err != nil {
 		return 0, err
 	}
 	i := h.i
-	i.mu.Lock()
-	end := i.localEnd
-	i.mu.Unlock()
-	if len(p) == 0 {
-		return end, nil
-	}
-	m := &wire.Reserve{Inode: i.id, Size: end, Len: uint32(len(p))}
-	var r wire.ReserveReply
-	if err := i.fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, m, &r); err != nil {
+	end, err := h.use(ctx, ashlar.LeaseExclusive, 0, uint64(len(p)))
+	if err != nil {
 		return 0, err
 	}
-	i.merge(&r.Entry, true)
-	return r.Off, h.write(ctx, p, r.Off)
+	defer end()
+	i.appending.Lock()
+	defer i.appending.Unlock()
+	i.mu.Lock()
+	off := i.size()
+	i.mu.Unlock()
+	if err := h.writable(off, len(p)); err != nil || len(p) == 0 {
+		return off, err
+	}
+	return off, h.write(ctx, p, off)
+}
+
+// Shadowed tells whether a cache above may just have read, through another
+// handle, what was there before a write through this one.
+func (h *Handle) Shadowed() bool {
+	h.i.fs.mu.Lock()
+	defer h.i.fs.mu.Unlock()
+	return h.flags&Direct != 0 && h.i.cached > 0
 }
 
 // IsAppend tells whether the handle was opened with Append.
@@ -201,6 +282,11 @@ func (h *Handle) IsAppend() bool { return h.flags&Append != 0 }
 // Sync puts all acknowledged data of the file on stable storage, and its size
 // and mtime; with dataOnly an mtime alone is left out.
 func (h *Handle) Sync(ctx context.Context, dataOnly bool) error {
+	// What others have written is in the object once they have no lease to
+	// buffer any, and the version tells that it is there.
+	if end, err := h.use(ctx, ashlar.LeaseShared, 0, 0); err == nil {
+		end()
+	}
 	err := h.i.sync(ctx, dataOnly)
 	if kept := h.report(); kept != nil {
 		return kept
@@ -211,8 +297,8 @@ func (h *Handle) Sync(ctx context.Context, dataOnly bool) error {
 	return err
 }
 
-// Flush is close-to-open's half of closing: all data is in the object and
-// committed when it returns. Errors of earlier writes are reported here, once.
+// Flush is what closing does first: all data is in the object and committed when
+// it returns. Errors of earlier writes are reported here, once.
 func (h *Handle) Flush(ctx context.Context) error {
 	if h.flags&Write == 0 {
 		return h.intact()
@@ -266,9 +352,9 @@ func (h *Handle) Close(ctx context.Context) error {
 		err = lerr
 	}
 	if err != nil && h.flags&Write != 0 && h.i.pending() {
-		h.i.letGoLater()
+		h.i.letGoLater(h.flags)
 	} else {
-		h.i.letGo(h.flags&Write != 0)
+		h.i.letGo(h.flags)
 	}
 	return err
 }

@@ -21,11 +21,15 @@ type inode struct {
 	id   ashlar.Inode
 	room *semaphore.Weighted // FileDirtyMax
 
-	opens  int // guarded by FS.mu
-	writes int // handles open for writing; guarded by FS.mu
+	opens      int  // guarded by FS.mu
+	writes     int  // handles open for writing; guarded by FS.mu
+	paged      int  // of those, those that pages of a cache above may be written through; guarded by FS.mu
+	cached     int  // handles through which a cache above may read; guarded by FS.mu
+	registered bool // the leader knows that it is open; guarded by FS.mu
 
-	io       sync.RWMutex // shared by writers, held by truncation
-	commitMu sync.Mutex
+	appending sync.Mutex   // one Append at a time
+	io        sync.RWMutex // shared by writers, held by truncation
+	commitMu  sync.Mutex
 
 	mu    sync.Mutex
 	valid bool // attr and ref have been set
@@ -63,7 +67,7 @@ type inode struct {
 
 // hold returns the state of an inode with one more open, so that it is not
 // released. The caller opens it at the leader, then calls entered or drop.
-func (fs *FS) hold(ctx context.Context, ino ashlar.Inode, write bool) (*inode, error) {
+func (fs *FS) hold(ctx context.Context, ino ashlar.Inode, flags Flags) (*inode, error) {
 	for {
 		fs.mu.Lock()
 		gone := fs.releasing[ino]
@@ -85,32 +89,60 @@ func (fs *FS) hold(ctx context.Context, ino ashlar.Inode, write bool) (*inode, e
 		for k, r := range fs.releases {
 			if r == ino {
 				fs.releases = append(fs.releases[:k], fs.releases[k+1:]...)
+				i.registered = true
 				break
 			}
 		}
 	}
 	i.opens++
-	if write {
-		i.writes++
-	}
+	i.count(flags, 1)
 	return i, nil
 }
 
-// letGo undoes hold. The last one schedules the release.
-func (i *inode) letGo(write bool) {
+// count counts a handle by what it is for. FS.mu must be held.
+func (i *inode) count(flags Flags, n int) {
+	if flags&Direct == 0 {
+		i.cached += n
+	}
+	if flags&Write != 0 {
+		i.writes += n
+		if flags&Direct == 0 {
+			i.paged += n
+		}
+	}
+}
+
+// letGo undoes hold. The last one schedules the release, and gives back the
+// lease on a file that has no name any more: the leader keeps the file for it.
+func (i *inode) letGo(flags Flags) {
 	fs := i.fs
+	nameless := i.nameless()
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	i.opens--
-	if write {
-		i.writes--
-	}
+	i.count(flags, -1)
 	if i.opens > 0 || fs.inodes[i.id] != i {
 		return
 	}
 	delete(fs.inodes, i.id)
-	fs.releases = append(fs.releases, i.id)
-	fs.scheduleRelease()
+	if i.registered {
+		fs.releases = append(fs.releases, i.id)
+		fs.scheduleRelease()
+	}
+	if nameless {
+		fs.work.Add(1)
+		go func() {
+			defer fs.work.Done()
+			fs.giveBack([]ashlar.Inode{i.id})
+		}()
+	}
+}
+
+// nameless tells whether the file is known to have lost its last name.
+func (i *inode) nameless() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.valid && i.attr.Nlink == 0
 }
 
 // pending tells whether something was written here and is not committed.
@@ -123,7 +155,7 @@ func (i *inode) pending() bool {
 // letGoLater is letGo for a writer whose caller gave up the flush: the state
 // stays until its data is written, so that an open meanwhile finds it, and no
 // write of that one is overtaken by an older run.
-func (i *inode) letGoLater() {
+func (i *inode) letGoLater(flags Flags) {
 	i.fs.work.Add(1)
 	go func() {
 		defer i.fs.work.Done()
@@ -132,7 +164,7 @@ func (i *inode) letGoLater() {
 		if i.flush(ctx, false) == nil {
 			_ = i.commit(ctx) // the caller has been told of an error
 		}
-		i.letGo(true)
+		i.letGo(flags)
 	}()
 }
 
@@ -152,8 +184,15 @@ func (i *inode) merge(e *wire.Entry, own bool) {
 		i.setOrigin(e)
 	}
 	i.mu.Unlock()
-	if newer {
-		i.fs.saw(i.id, e.Attr.Version, own)
+}
+
+// mergeAttr is merge of attributes alone.
+func (i *inode) mergeAttr(a *ashlar.Attr) {
+	i.mu.Lock()
+	ref := i.ref
+	i.mu.Unlock()
+	if ref != nil {
+		i.merge(&wire.Entry{Attr: *a, Object: ref.Object}, false)
 	}
 }
 
@@ -246,7 +285,7 @@ func (i *inode) fail(err error) {
 // refresh asks the leader for the inode's present state.
 func (i *inode) refresh(ctx context.Context) error {
 	var e wire.Entry
-	if err := i.fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.GetAttr{Inode: i.id}, &e); err != nil {
+	if err := i.fs.do(ctx, ashlar.Cred{Checked: true}, &wire.GetAttr{Inode: i.id}, &e); err != nil {
 		return err
 	}
 	i.merge(&e, false)
@@ -290,7 +329,7 @@ func (i *inode) grow(ctx context.Context, ref *Ref, off, n uint64) error {
 		chunk = max(uint32((off+max(n, 1)-1)/uint64(l.ChunkSize)), l.Limit)
 	}
 	var e wire.Entry
-	err := i.fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.Grow{Inode: i.id, Layer: ref.Layer, Chunk: chunk}, &e)
+	err := i.fs.do(ctx, ashlar.Cred{Checked: true}, &wire.Grow{Inode: i.id, Layer: ref.Layer, Chunk: chunk}, &e)
 	if errors.Is(err, ashlar.WrongGeneration) {
 		return i.refresh(ctx)
 	}

@@ -11,7 +11,7 @@ import (
 // attributes as they are seen here.
 func (fs *FS) entry(ctx context.Context, cred ashlar.Cred, m wire.Message) (ashlar.Attr, error) {
 	var e wire.Entry
-	if err := fs.o.Meta.Do(ctx, cred, m, &e); err != nil {
+	if err := fs.do(ctx, cred, m, &e); err != nil {
 		return ashlar.Attr{}, err
 	}
 	return fs.take(&e, false), nil
@@ -21,38 +21,37 @@ func (fs *FS) entry(ctx context.Context, cred ashlar.Cred, m wire.Message) (ashl
 func (fs *FS) take(e *wire.Entry, own bool) ashlar.Attr {
 	i := fs.state(e.Attr.Inode)
 	if i == nil {
-		fs.saw(e.Attr.Inode, e.Attr.Version, own)
 		return e.Attr
 	}
 	i.merge(e, own)
 	return i.view()
 }
 
-// Pending tells whether an inode has changes not yet known to the leader.
-func (fs *FS) Pending(ino ashlar.Inode) bool {
-	i := fs.state(ino)
-	if i == nil {
-		return false
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.changed
-}
-
 // Lookup finds a name in a directory, "." and ".." included.
 func (fs *FS) Lookup(ctx context.Context, cred ashlar.Cred, parent ashlar.Inode, name string) (ashlar.Attr, error) {
+	if ino, ok := fs.cachedName(parent, name); ok && cred.Checked {
+		if ino == 0 {
+			return ashlar.Attr{}, ashlar.E("lookup", ashlar.NotExist, name, nil)
+		}
+		if a, ok := fs.Known(ino); ok {
+			return a, nil
+		}
+	}
 	return fs.entry(ctx, cred, &wire.Lookup{Parent: parent, Name: name})
 }
 
 // GetAttr returns the attributes of an inode.
 func (fs *FS) GetAttr(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode) (ashlar.Attr, error) {
+	if a, ok := fs.Known(ino); ok {
+		return a, nil
+	}
 	return fs.entry(ctx, cred, &wire.GetAttr{Inode: ino})
 }
 
 // Entry returns an inode with its object.
 func (fs *FS) Entry(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode) (wire.Entry, error) {
 	var e wire.Entry
-	err := fs.o.Meta.Do(ctx, cred, &wire.GetAttr{Inode: ino}, &e)
+	err := fs.do(ctx, cred, &wire.GetAttr{Inode: ino}, &e)
 	return e, err
 }
 
@@ -62,7 +61,7 @@ func (fs *FS) SetAttr(ctx context.Context, cred ashlar.Cred, m *wire.SetAttr) (a
 	const data = wire.SetSize | wire.SetMtime | wire.SetMtimeNow
 	set := func() (*wire.Entry, error) {
 		e := new(wire.Entry)
-		return e, fs.o.Meta.Do(ctx, cred, m, e)
+		return e, fs.do(ctx, cred, m, e)
 	}
 	if i := fs.state(m.Inode); i != nil && m.Valid&data != 0 {
 		if m.Valid&wire.SetSize != 0 {
@@ -103,7 +102,56 @@ func (fs *FS) Link(ctx context.Context, cred ashlar.Cred, ino, parent ashlar.Ino
 
 // Remove takes a name away: unlink, or rmdir with dir.
 func (fs *FS) Remove(ctx context.Context, cred ashlar.Cred, parent ashlar.Inode, name string, dir bool) (ashlar.Attr, error) {
-	return fs.entry(ctx, cred, &wire.Remove{Parent: parent, Name: name, Dir: dir})
+	m := &wire.Remove{Parent: parent, Name: name, Dir: dir}
+	if m.Closed = fs.goes(parent, name); m.Closed != 0 {
+		defer fs.went(m.Closed)
+	}
+	a, err := fs.entry(ctx, cred, m)
+	if err == nil && a.Inode == m.Closed && a.Nlink == 0 {
+		fs.Returned([]ashlar.Inode{a.Inode}) // the leader took it as returned
+		fs.unlease(a.Inode)
+	}
+	return a, err
+}
+
+// goes returns the file that a name leads to if that is known and it is not
+// open here. Until went is called an open of it asks the leader.
+func (fs *FS) goes(parent ashlar.Inode, name string) ashlar.Inode {
+	ino, ok := fs.cachedName(parent, name)
+	if !ok || ino == 0 {
+		return 0
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	l := &fs.leases
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.firm(ino)
+	if x == nil || fs.inodes[ino] != nil || x.attr.Type != ashlar.TypeFile {
+		return 0
+	}
+	x.going = true
+	return ino
+}
+
+func (fs *FS) went(ino ashlar.Inode) {
+	l := &fs.leases
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x := l.m[ino]; x != nil {
+		x.going = false
+	}
+}
+
+// unlease forgets the lease on a file that is no more.
+func (fs *FS) unlease(ino ashlar.Inode) {
+	l := &fs.leases
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x := l.m[ino]; x != nil && x.giving == nil {
+		x.mode = ashlar.LeaseNone
+		l.remove(x)
+	}
 }
 
 // Rename moves a name.
@@ -121,7 +169,7 @@ func (fs *FS) Readlink(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode) 
 // Readdir lists entries of a directory after a cookie.
 func (fs *FS) Readdir(ctx context.Context, cred ashlar.Cred, m *wire.Readdir) (*wire.ReaddirReply, error) {
 	r := new(wire.ReaddirReply)
-	if err := fs.o.Meta.Do(ctx, cred, m, r); err != nil {
+	if err := fs.do(ctx, cred, m, r); err != nil {
 		return nil, err
 	}
 	if m.Plus {
@@ -168,6 +216,7 @@ func (fs *FS) SetXattr(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode, 
 		i.bare = false
 		i.mu.Unlock()
 	}
+	defer fs.forget(ino)
 	return fs.o.Meta.Do(ctx, cred, &wire.SetXattr{Inode: ino, Name: name, Value: value, Flags: flags}, nil)
 }
 
@@ -180,6 +229,7 @@ func (fs *FS) ListXattr(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode)
 
 // RemoveXattr removes an extended attribute.
 func (fs *FS) RemoveXattr(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode, name string) error {
+	defer fs.forget(ino)
 	return fs.o.Meta.Do(ctx, cred, &wire.RemoveXattr{Inode: ino, Name: name}, nil)
 }
 

@@ -39,6 +39,7 @@ func (fs *FS) sendReleases(ctx context.Context) {
 		fs.releasing[ino] = done
 	}
 	fs.mu.Unlock()
+	fs.leases.returned(ctx, batch) // a return may say that one is open
 	for rest := batch; len(rest) > 0; {
 		n := min(len(rest), wire.ReleaseMax)
 		if err := fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.Release{Inodes: rest[:n]}, nil); err != nil {
@@ -67,21 +68,10 @@ func (fs *FS) SessionLost() {
 		i.loseLocks()
 	}
 	fs.endLocking()
-	fs.mu.Lock()
-	known := make([]ashlar.Inode, 0, len(fs.versions))
-	for ino := range fs.versions {
-		known = append(known, ino)
-	}
-	clear(fs.versions)
-	fs.mu.Unlock()
+	fs.loseLeases()
 	fs.work.Add(1)
 	go func() {
 		defer fs.work.Done()
-		if fs.o.Changed != nil {
-			for _, ino := range known {
-				fs.o.Changed(ino)
-			}
-		}
 		ctx, cancel := fs.background()
 		defer cancel()
 		for _, i := range fs.open() {
@@ -118,7 +108,7 @@ func (i *inode) reopen(ctx context.Context) {
 		return
 	}
 	var e wire.Entry
-	err := fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, &wire.Open{Inode: i.id, Write: write}, &e)
+	err := fs.openAtLeader(ctx, i, ashlar.Cred{Checked: true}, &wire.Open{Inode: i.id, Write: write}, &e)
 	if err != nil {
 		fs.o.Logger.Error("file lost with the session", "inode", i.id, "err", err)
 		return

@@ -29,7 +29,7 @@ func (i *inode) commit(ctx context.Context) error {
 		m := &wire.Commit{Inode: i.id, Layer: i.ref.Layer, Gen: i.ref.Gen, Size: i.localEnd, Mtime: i.mtime}
 		i.mu.Unlock()
 		var e wire.Entry
-		err := i.fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, m, &e)
+		err := i.fs.do(ctx, ashlar.Cred{Checked: true}, m, &e)
 		if errors.Is(err, ashlar.WrongGeneration) {
 			if err := i.refresh(ctx); err != nil {
 				return err

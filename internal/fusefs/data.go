@@ -36,23 +36,30 @@ func openFlags(flags uint32) file.Flags {
 	if flags&syscall.O_DIRECT != 0 {
 		out |= file.Through
 	}
+	if uncached(flags) {
+		out |= file.Direct
+	}
 	return out
 }
 
-// opened numbers a handle and tells the kernel how to treat it.
+// uncached tells whether the kernel keeps no pages of what is read and written
+// through a descriptor: because its user says so, or because where an append
+// goes is known only afterwards, and the kernel would put it where it thinks the
+// end is.
+func uncached(flags uint32) bool {
+	return flags&syscall.O_DIRECT != 0 || flags&syscall.O_APPEND != 0 && flags&syscall.O_ACCMODE != syscall.O_RDONLY
+}
+
+// opened numbers a handle and tells the kernel how to treat it. What the kernel
+// has cached is right, as it is told to drop it with the lease.
 func (f *filesystem) opened(h *file.Handle, flags uint32, out *fuse.OpenOut) {
-	f.note.settle(h.Inode())
 	out.Fh = f.files.add(&openFile{h})
-	if h.Keep {
-		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
-	}
-	switch {
-	case flags&syscall.O_APPEND != 0 && flags&syscall.O_ACCMODE != syscall.O_RDONLY:
-		// Where an append goes is known only afterwards: the kernel must not
-		// put it into its cache where it thinks the end is.
+	out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	if uncached(flags) {
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
-	case flags&syscall.O_DIRECT != 0:
-		out.OpenFlags |= fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+		if flags&syscall.O_APPEND == 0 {
+			out.OpenFlags |= fuse.FOPEN_PARALLEL_DIRECT_WRITES
+		}
 	}
 }
 
@@ -72,21 +79,17 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	change := f.known.change(f.inode(in.NodeId))
-	h, created, err := f.fs.Create(ctx, cred(&in.InHeader), &wire.Make{
-		Parent: f.inode(in.NodeId), Name: name, Mode: uint16(in.Mode & ashlar.ModeMask),
+	dir := f.inode(in.NodeId)
+	defer f.shown.change(dir)()
+	h, _, err := f.fs.Create(ctx, cred(&in.InHeader), &wire.Make{
+		Parent: dir, Name: name, Mode: uint16(in.Mode & ashlar.ModeMask),
 		Umask: uint16(in.Umask), Exclusive: in.Flags&syscall.O_EXCL != 0,
 	}, openFlags(in.Flags))
-	at := int64(0)
-	if err == nil && created {
-		at = h.Attr().Ctime
-	}
-	f.known.done(change, at)
 	if err != nil {
 		return f.status("create", err)
 	}
 	f.opened(h, in.Flags, &out.OpenOut)
-	return f.entry("create", &out.EntryOut, h.Attr(), nil)
+	return f.entry("create", dir, name, &out.EntryOut, h.Attr(), nil)
 }
 
 // Tmpfile implements fuse.RawFileSystem: a file without a name, which link(2)
@@ -102,7 +105,7 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 		return f.status("tmpfile", err)
 	}
 	f.opened(h, in.Flags, &out.OpenOut)
-	return f.entry("tmpfile", &out.EntryOut, h.Attr(), nil)
+	return f.entry("tmpfile", f.inode(in.NodeId), "", &out.EntryOut, h.Attr(), nil)
 }
 
 // Read implements fuse.RawFileSystem: into the buffer that the answer is sent
@@ -137,8 +140,10 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	}
 	ctx, cancel := f.context()
 	defer cancel()
-	if err := f.killPrivileges(ctx, h, &in.InHeader, in.WriteFlags&writeKillPriv != 0); err != nil {
-		return 0, f.status("write", err)
+	if in.WriteFlags&writeFromCache == 0 {
+		if err := f.killPrivileges(ctx, h, &in.InHeader, in.WriteFlags&writeKillPriv != 0); err != nil {
+			return 0, f.status("write", err)
+		}
 	}
 	if err := f.write(ctx, h, in, data); err != nil {
 		return 0, f.status("write", err)
@@ -151,13 +156,21 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	return uint32(len(data)), fuse.OK
 }
 
-func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, data []byte) error {
-	if in.Flags&syscall.O_APPEND == 0 || in.WriteFlags&writeFromCache != 0 {
-		return h.WriteAt(ctx, data, in.Offset)
+func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, data []byte) (err error) {
+	off := in.Offset
+	switch {
+	case in.WriteFlags&writeFromCache != 0:
+		return h.WriteBack(ctx, data, off)
+	case in.Flags&syscall.O_APPEND == 0:
+		err = h.WriteAt(ctx, data, off)
+	default:
+		off, err = h.Append(ctx, data)
 	}
-	off, err := h.Append(ctx, data)
-	if err == nil && off != in.Offset {
-		f.note.drop(h.Inode()) // others appended before: the kernel's idea of the end is old
+	// The kernel drops pages under what it does not write to its cache before it
+	// sends that here, and may have read them again meanwhile; and if others
+	// appended before, its idea of the end is old.
+	if err == nil && (off != in.Offset || h.Shadowed()) {
+		f.dropData(h.Inode(), off, uint64(len(data)))
 	}
 	return err
 }
@@ -166,7 +179,13 @@ func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, d
 // it: capabilities, and if the kernel says so setuid, and setgid of what the
 // group may execute or of a group that the caller is not in.
 func (f *filesystem) killPrivileges(ctx context.Context, h *openFile, by *fuse.InHeader, setid bool) error {
-	a := h.Attr()
+	if err := h.Own(ctx); err != nil { // so that it is known here
+		return err
+	}
+	a, err := f.fs.GetAttr(ctx, ashlar.Cred{Checked: true}, h.Inode())
+	if err != nil {
+		return err
+	}
 	clean := a.Mode
 	if setid {
 		clean &^= ashlar.ModeSetuid
@@ -181,9 +200,9 @@ func (f *filesystem) killPrivileges(ctx context.Context, h *openFile, by *fuse.I
 	if a.Flags&ashlar.HasCapability != 0 {
 		m.Valid |= wire.SetKill
 	}
-	_, err := f.fs.SetAttr(ctx, ashlar.Cred{Checked: true}, m)
+	_, err = f.fs.SetAttr(ctx, ashlar.Cred{Checked: true}, m)
 	if err == nil {
-		f.note.drop(h.Inode())
+		f.dropAttr(h.Inode())
 	}
 	return err
 }

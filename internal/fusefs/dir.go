@@ -51,7 +51,7 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 			return false
 		}
 		if d.Name != "." && d.Name != ".." { // those stay without a node
-			f.entry("readdir", e, d.Attr, nil)
+			f.entry("readdir", f.inode(in.NodeId), d.Name, e, d.Attr, nil)
 		}
 		return true
 	})

@@ -5,12 +5,12 @@
 //
 // # Caching
 //
-// The kernel asks again at every lookup of a file name and every open, and
-// keeps cached pages over an open only while the file's version is what it was
-// when they were read: that is close-to-open consistency. Attributes are kept
-// for AttrTimeout, entries of directories for EntryTimeout. When an answer
-// shows that another client changed a file, the kernel is told to drop its
-// pages before the answer is given.
+// The kernel keeps names, attributes and pages for as long as package file has
+// leases on them, and is told to drop them before one is given back (kernel.go):
+// the mount is coherent with others, as package file is. Names and attributes
+// end by themselves with the session's lease; pages do not, and are dropped
+// shortly before. While this process is stopped (SIGSTOP) for longer than that
+// nobody drops them: a program that reads a page then may see it as it was.
 //
 // # Interrupts
 //
@@ -20,5 +20,5 @@
 //
 // # Lock order
 //
-// table.mu, notifier.mu, bareTable.mu and graves.mu are leaves.
+// table.mu, shown.mu, told.mu and graves.mu are leaves.
 package fusefs

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -21,13 +22,10 @@ type Options struct {
 	// Timeout makes the mount soft: a request that takes longer fails. 0 waits
 	// for ever.
 	Timeout time.Duration
-	// AttrTimeout and EntryTimeout are how long the kernel keeps attributes,
-	// and names of directories.
+	// AttrTimeout and EntryTimeout bound how long the kernel keeps attributes,
+	// and names, while the leases they are known under hold.
 	AttrTimeout  time.Duration
 	EntryTimeout time.Duration
-	// FileTimeout is how long it keeps names of files. Above 0 an open may find
-	// a file that another client has replaced since.
-	FileTimeout time.Duration
 	// AccessTimes says which reads change access times.
 	AccessTimes AccessTimes
 	// OwnerOnly refuses users other than the one who mounts.
@@ -39,7 +37,7 @@ type Options struct {
 
 // The defaults of Options, and limits.
 const (
-	DefaultTimeout = time.Second
+	DefaultTimeout = time.Minute
 	// RequestMax is the largest read or write, in bytes.
 	RequestMax = 1 << 20
 	// readAheadKB is how far the kernel reads ahead, in KiB.
@@ -54,24 +52,25 @@ const (
 // filesystem answers the kernel's requests.
 type filesystem struct {
 	fuse.RawFileSystem
-	o     Options
-	fs    *file.FS
-	files table[*openFile]
-	dirs  table[*openDir]
-	note  notifier
-	known dirAttrs
-	bare  bareTable
-	gone  graves
+	o  Options
+	fs *file.FS
+	// server is where the kernel is told things, nil before and after the mount.
+	server atomic.Pointer[fuse.Server]
+	files  table[*openFile]
+	dirs   table[*openDir]
+	shown  shown
+	told   told
+	gone   graves
 }
 
 // String names the file system in the kernel's list of mounts.
 func (f *filesystem) String() string { return "ashlar" }
 
 // Init implements fuse.RawFileSystem.
-func (f *filesystem) Init(s *fuse.Server) { f.note.serve(s, f.node) }
+func (f *filesystem) Init(s *fuse.Server) { f.server.Store(s) }
 
-// OnUnmount implements fuse.RawFileSystem.
-func (f *filesystem) OnUnmount() { f.note.stop() }
+// OnUnmount implements fuse.RawFileSystem: there is nobody to tell any more.
+func (f *filesystem) OnUnmount() { f.server.Store(nil) }
 
 // rootNode is the kernel's number of the root directory.
 const rootNode = fuse.FUSE_ROOT_ID

@@ -49,7 +49,9 @@ func mountClient(t testing.TB, c *filetest.Cluster, change func(*fusefs.Options)
 	}
 	cl := c.Client()
 	n := fusefs.New(o)
-	fs := file.New(file.Options{Meta: cl, Data: cl, Volume: c.Volume(), Changed: n.Changed})
+	lease := func() time.Duration { return 3 * time.Second }
+	fs := file.New(file.Options{Meta: cl, Data: cl, Volume: c.Volume(), Lease: lease, Drop: n.Drop})
+	cl.Attach(fs)
 	m, err := n.Mount(fs)
 	if err != nil {
 		t.Fatal(err)
@@ -478,7 +480,7 @@ func TestASoftMountGivesUp(t *testing.T) {
 	p := filepath.Join(dir, "f")
 	ok(t, os.WriteFile(p, []byte("x"), 0o600))
 	resume := cl.Hang()
-	_, err := os.Stat(p)
+	_, err := os.Stat(filepath.Join(dir, "another"))
 	resume()
 	if !errors.Is(err, syscall.ETIMEDOUT) {
 		t.Fatal(err)

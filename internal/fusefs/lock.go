@@ -100,7 +100,6 @@ func (f *filesystem) SetLk(_ <-chan struct{}, in *fuse.LkIn) fuse.Status {
 	case !granted:
 		return fuse.EAGAIN
 	}
-	f.note.settle(h.Inode())
 	return fuse.OK
 }
 
@@ -108,8 +107,7 @@ func (f *filesystem) SetLk(_ <-chan struct{}, in *fuse.LkIn) fuse.Status {
 // which it would otherwise do much later, and forget the pages: what others
 // write once the lock is theirs is not in them.
 func (f *filesystem) launder(ino ashlar.Inode) {
-	f.note.drop(ino)
-	f.note.settle(ino)
+	f.dropData(ino, 0, 0)
 }
 
 // SetLkw implements fuse.RawFileSystem. It is the one request that an interrupt
@@ -141,6 +139,5 @@ func (f *filesystem) SetLkw(interrupted <-chan struct{}, in *fuse.LkIn) fuse.Sta
 	case err != nil:
 		return f.status("lock", err)
 	}
-	f.note.settle(h.Inode())
 	return fuse.OK
 }

@@ -29,7 +29,7 @@ type Mount struct {
 	f      *filesystem
 }
 
-// Filesystem is a volume about to be mounted: its Changed is for
+// Filesystem is a volume about to be mounted: its Drop is for
 // file.Options, before the file.FS that Mount needs exists.
 type Filesystem struct{ f *filesystem }
 
@@ -39,13 +39,12 @@ func New(o Options) *Filesystem {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &filesystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o}
-	f.note.init()
-	f.known.timeout, f.bare.timeout = o.AttrTimeout, o.AttrTimeout
 	return &Filesystem{f}
 }
 
-// Changed makes the kernel drop what it has cached of a file's data.
-func (n *Filesystem) Changed(ino ashlar.Inode) { n.f.note.drop(ino) }
+// Drop makes the kernel drop what it has cached of an inode; it is for
+// file.Options.
+func (n *Filesystem) Drop(ino ashlar.Inode, off, length uint64) { n.f.drop(ino, off, length) }
 
 // Mount mounts the volume and serves it in the background.
 func (n *Filesystem) Mount(fs *file.FS) (*Mount, error) {
@@ -80,7 +79,6 @@ func (f *filesystem) mountOptions() *fuse.MountOptions {
 		AllowOther: !f.o.OwnerOnly, Options: options, FsName: f.o.Source, Name: "ashlar",
 		MaxWrite: RequestMax, MaxReadAhead: RequestMax, MaxBackground: backgroundMax,
 		DisableSplice: true, ExplicitDataCacheControl: true, EnableLocks: true,
-		DisableReadDirPlus: f.o.FileTimeout == 0, // the kernel would ask again for every name
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_EXPORT_SUPPORT | fuse.CAP_ASYNC_DIO |
 			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DIRECT_IO_ALLOW_MMAP |
 			fuse.CAP_HANDLE_KILLPRIV_V2 | // without it every write asks for a file capability first

@@ -28,32 +28,17 @@ func split(ns int64) (uint64, uint32) {
 	return uint64(t.Unix()), uint32(t.Nanosecond())
 }
 
-// attrTimeout is how long the kernel may keep a: not at all while it holds
-// what the leader does not know yet.
-func (f *filesystem) attrTimeout(a *ashlar.Attr) time.Duration {
-	if a.Type == ashlar.TypeFile && f.fs.Pending(a.Inode) {
-		return 0
-	}
-	return f.o.AttrTimeout
-}
-
-// entry answers a request that yields a node.
-func (f *filesystem) entry(op string, out *fuse.EntryOut, a ashlar.Attr, err error) fuse.Status {
+// entry answers a request that yields a node: what a name in a directory leads
+// to.
+func (f *filesystem) entry(op string, dir ashlar.Inode, name string, out *fuse.EntryOut, a ashlar.Attr, err error) fuse.Status {
 	if err != nil {
 		return f.status(op, err)
 	}
-	f.note.settle(a.Inode)
-	f.known.saw(&a)
-	f.bare.saw(&a)
 	f.fs.Shown(&a)
 	out.NodeId, out.Generation = f.node(a.Inode), uint64(a.Gen)
 	fill(&out.Attr, &a)
-	out.SetAttrTimeout(f.attrTimeout(&a))
-	if a.Type == ashlar.TypeDir {
-		out.SetEntryTimeout(f.o.EntryTimeout)
-	} else {
-		out.SetEntryTimeout(f.o.FileTimeout)
-	}
+	out.SetAttrTimeout(f.keepNewAttr(a.Inode))
+	out.SetEntryTimeout(f.keepName(dir, name, a.Inode))
 	return fuse.OK
 }
 
@@ -68,28 +53,19 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	} else {
 		a, err = f.fs.Lookup(ctx, cred(h), f.inode(h.NodeId), name)
 	}
-	return f.entry("lookup", out, a, err)
+	return f.entry("lookup", f.inode(h.NodeId), name, out, a, err)
 }
 
-// Forget implements fuse.RawFileSystem: nothing is remembered.
-func (f *filesystem) Forget(uint64, uint64) {}
+// Forget implements fuse.RawFileSystem.
+func (f *filesystem) Forget(node, _ uint64) { f.told.forgotten(f.inode(node)) }
 
 // GetAttr implements fuse.RawFileSystem.
 func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	ino := f.inode(in.NodeId)
-	if a, left, ok := f.known.get(ino); ok {
-		f.fs.Shown(&a)
-		fill(&out.Attr, &a)
-		out.SetTimeout(left)
-		return fuse.OK
-	}
 	ctx, cancel := f.context()
 	defer cancel()
-	asking := f.known.ask(ino)
 	a, err := f.fs.GetAttr(ctx, cred(&in.InHeader), ino)
-	if a, err = f.gone.visit(ino, a, err); err == nil {
-		f.known.answered(asking, &a)
-	}
+	a, err = f.gone.visit(ino, a, err)
 	return f.attr("stat", out, a, err)
 }
 
@@ -97,11 +73,9 @@ func (f *filesystem) attr(op string, out *fuse.AttrOut, a ashlar.Attr, err error
 	if err != nil {
 		return f.status(op, err)
 	}
-	f.note.settle(a.Inode)
-	f.bare.saw(&a)
 	f.fs.Shown(&a)
 	fill(&out.Attr, &a)
-	out.SetTimeout(f.attrTimeout(&a))
+	out.SetTimeout(f.keepAttr(a.Inode))
 	return fuse.OK
 }
 
@@ -139,8 +113,9 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	defer cancel()
 	a, err := f.fs.SetAttr(ctx, credFor(&in.InHeader, m.Valid&(wire.SetSize|wire.SetUID|wire.SetGID|wire.SetKill) != 0), m)
 	a, err = f.gone.change(m, a, err)
-	f.known.forget(m.Inode)
-	return f.attr("setattr", out, a, err)
+	status := f.attr("setattr", out, a, err)
+	out.SetTimeout(0) // the kernel takes it in even if it was told to drop it meanwhile
+	return status
 }
 
 // join makes a time of nanoseconds: one beyond what they can say (the years
@@ -162,10 +137,9 @@ func (f *filesystem) make(op string, h *fuse.InHeader, m *wire.Make, out *fuse.E
 	m.Parent, m.Exclusive = f.inode(h.NodeId), true
 	ctx, cancel := f.context()
 	defer cancel()
-	change := f.known.change(m.Parent)
+	defer f.shown.change(m.Parent)()
 	a, err := f.fs.Make(ctx, cred(h), m)
-	f.known.done(change, changedAt(&a, err))
-	return f.entry(op, out, a, err)
+	return f.entry(op, m.Parent, m.Name, out, a, err)
 }
 
 // Mknod implements fuse.RawFileSystem.
@@ -203,19 +177,19 @@ func (f *filesystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	change := f.known.change(f.inode(in.NodeId))
-	a, err := f.fs.Link(ctx, cred(&in.InHeader), f.inode(in.Oldnodeid), f.inode(in.NodeId), name)
-	f.known.done(change, changedAt(&a, err))
-	return f.entry("link", out, a, err)
+	dir := f.inode(in.NodeId)
+	defer f.shown.change(dir)()
+	a, err := f.fs.Link(ctx, cred(&in.InHeader), f.inode(in.Oldnodeid), dir, name)
+	status := f.entry("link", dir, name, out, a, err)
+	out.SetAttrTimeout(0) // as with SetAttr
+	return status
 }
 
 func (f *filesystem) remove(op string, h *fuse.InHeader, name string, dir bool) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	change := f.known.change(f.inode(h.NodeId))
+	defer f.shown.change(f.inode(h.NodeId))()
 	a, err := f.fs.Remove(ctx, cred(h), f.inode(h.NodeId), name, dir)
-	f.known.done(change, changedAt(&a, err))
-	f.known.forget(a.Inode)
 	f.gone.bury(&a)
 	return f.status(op, err)
 }
@@ -234,18 +208,12 @@ func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fus
 func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, old, name string) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	from, to := f.known.change(f.inode(in.NodeId)), f.known.change(f.inode(in.Newdir))
-	a, err := f.fs.Rename(ctx, cred(&in.InHeader), &wire.Rename{
-		OldParent: f.inode(in.NodeId), OldName: old,
-		NewParent: f.inode(in.Newdir), NewName: name, Flags: in.Flags,
+	from, to := f.inode(in.NodeId), f.inode(in.Newdir)
+	defer f.shown.change(from)()
+	defer f.shown.change(to)()
+	_, err := f.fs.Rename(ctx, cred(&in.InHeader), &wire.Rename{
+		OldParent: from, OldName: old, NewParent: to, NewName: name, Flags: in.Flags,
 	})
-	at := changedAt(&a, err)
-	if in.Flags&(wire.RenameExchange|wire.RenameWhiteout) != 0 { // the other may be a directory
-		at = 0
-	}
-	f.known.done(from, at)
-	f.known.done(to, at)
-	f.known.forget(a.Inode)
 	return f.status("rename", err)
 }
 

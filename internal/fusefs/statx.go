@@ -17,11 +17,9 @@ func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 	if a, err = f.gone.visit(ino, a, err); err != nil {
 		return f.status("statx", err)
 	}
-	f.note.settle(a.Inode)
-	f.bare.saw(&a)
 	f.fs.Shown(&a)
 	fillStatx(&out.Statx, &a)
-	out.SetTimeout(f.attrTimeout(&a))
+	out.SetTimeout(f.keepAttr(ino))
 	return fuse.OK
 }
 

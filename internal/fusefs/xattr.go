@@ -7,11 +7,20 @@ import (
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
+// flagOf says by what attributes tell that there is such an extended one: the
+// kernel asks for them at nearly every look at a file, and nearly none has any.
+var flagOf = map[string]uint8{
+	"system.posix_acl_access": ashlar.HasACL, "system.posix_acl_default": ashlar.HasDefaultACL,
+	"security.capability": ashlar.HasCapability,
+}
+
 // GetXAttr implements fuse.RawFileSystem. A dest too short gets ERANGE and the
 // size, of which an empty one is told the size alone.
 func (f *filesystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	if f.bare.without(f.inode(h.NodeId), name) {
-		return 0, fuse.ENODATA
+	if flag := flagOf[name]; flag != 0 {
+		if a, ok := f.fs.Known(f.inode(h.NodeId)); ok && a.Flags&flag == 0 {
+			return 0, fuse.ENODATA
+		}
 	}
 	ctx, cancel := f.context()
 	defer cancel()
@@ -54,21 +63,12 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
 		flags |= wire.XattrKillSetgid
 	}
-	defer f.changedXattrs(f.inode(in.NodeId))
 	return f.status("setxattr", f.fs.SetXattr(ctx, cred(&in.InHeader), f.inode(in.NodeId), name, value, flags))
-}
-
-// changedXattrs forgets what was known of an inode whose attributes are being
-// changed.
-func (f *filesystem) changedXattrs(ino ashlar.Inode) {
-	f.known.forget(ino)
-	f.bare.forget(ino)
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
 func (f *filesystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	defer f.changedXattrs(f.inode(h.NodeId))
 	return f.status("removexattr", f.fs.RemoveXattr(ctx, cred(h), f.inode(h.NodeId), name))
 }

@@ -141,7 +141,11 @@ func (l *lead) grant(o *wire.Operation, reply wire.Message) {
 	}
 	switch r := reply.(type) {
 	case *wire.Entry:
-		r.Lease = l.grantOne(o.Session, &r.Attr, r.Unsettled, wanted(o, r))
+		a := r.Attr
+		if _, ok := o.Body.(*wire.AcquireLease); ok && l.opens.has(o.Session, a.Inode) {
+			a.Nlink = max(a.Nlink, 1) // who asks for it and has the file open gives it back at the end
+		}
+		r.Lease = l.grantOne(o.Session, &a, r.Unsettled, wanted(o, r))
 		for i := range r.Also {
 			r.Also[i].Lease = l.grantOne(o.Session, &r.Also[i].Attr, r.Also[i].Attr.Type != ashlar.TypeDir, ashlar.LeaseShared)
 		}

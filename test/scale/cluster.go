@@ -156,7 +156,7 @@ func (c *cluster) withFS(ctx context.Context, fn func(*file.FS) error) error {
 	if err != nil {
 		return err
 	}
-	fs, err := s.OpenFS(ctx, "main", func(ashlar.Inode) {})
+	fs, err := s.OpenFS(ctx, "main", func(ashlar.Inode, uint64, uint64) {})
 	if err == nil {
 		err = fn(fs)
 	}

@@ -24,6 +24,7 @@ type Cluster struct {
 	next    uint64
 	now     int64
 	opens   map[ashlar.Inode]map[*Client]bool
+	leases  map[ashlar.Inode]map[*Client]ashlar.LeaseMode
 	// Limit bounds new layouts, in chunks; 0 for none.
 	Limit uint32
 	// ChunkSize of new layouts.
@@ -55,7 +56,7 @@ const Root ashlar.Inode = 1<<52 | 7
 func New() *Cluster {
 	c := &Cluster{
 		nodes: map[ashlar.Inode]*node{}, objects: map[ashlar.LayerID]*object{},
-		opens: map[ashlar.Inode]map[*Client]bool{}, next: 1000, now: 1_700_000_000_000_000_000,
+		opens: map[ashlar.Inode]map[*Client]bool{}, leases: map[ashlar.Inode]map[*Client]ashlar.LeaseMode{}, next: 1000, now: 1_700_000_000_000_000_000,
 		ChunkSize: ashlar.ChunkSizeMin, count: map[string]int{},
 	}
 	c.nodes[Root] = &node{
@@ -96,10 +97,11 @@ type Client struct {
 	c *Cluster
 	// Fault, if set, is asked before every data request ("read", "write",
 	// "sync") and operation; an error is returned in its place.
-	Fault func(op string) error
-	hang  atomic.Pointer[chan struct{}]
-
+	Fault  func(op string) error
+	hang   atomic.Pointer[chan struct{}]
 	copies atomic.Int64
+	// holder has the session's leases; guarded by Cluster.mu.
+	holder Holder
 }
 
 // Hang makes operations wait, as when no master answers, until the function
@@ -124,6 +126,14 @@ func (c *Cluster) tick() int64 {
 	return c.now
 }
 
+// Session implements file.Meta.
+func (cl *Client) Session() ashlar.SessionID { return 1 }
+
+// DoIn implements file.Meta.
+func (cl *Client) DoIn(ctx context.Context, _ ashlar.SessionID, cred ashlar.Cred, body, reply wire.Message) error {
+	return cl.Do(ctx, cred, body, reply)
+}
+
 // Do implements file.Meta.
 func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Message) error {
 	if err := ctx.Err(); err != nil {
@@ -146,7 +156,13 @@ func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Mes
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count[name]++
+	c.clear(cl, body)
 	switch m := body.(type) {
+	case *wire.ReturnLeases:
+		for _, h := range m.Leases {
+			cl.keep(h)
+		}
+		return nil
 	case *wire.Readlink:
 		n := c.nodes[m.Inode]
 		if n == nil {
@@ -155,7 +171,7 @@ func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Mes
 		reply.(*wire.ReadlinkReply).Target = n.target
 		return nil
 	case *wire.Readdir:
-		return c.readdir(m, reply.(*wire.ReaddirReply))
+		return c.readdir(cl, m, reply.(*wire.ReaddirReply))
 	case *wire.Release:
 		for _, ino := range m.Inodes {
 			delete(c.opens[ino], cl)
@@ -183,7 +199,26 @@ func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Mes
 	if err != nil {
 		return err
 	}
-	*reply.(*wire.Entry) = wire.Entry{Attr: n.attr, Created: created, Object: n.obj}
+	r := reply.(*wire.Entry)
+	*r = wire.Entry{Attr: n.attr, Created: created, Object: n.obj}
+	c.leased(cl, body, r, dirsOf(body)...)
+	return nil
+}
+
+// dirsOf returns the directories that an operation is told to look into.
+func dirsOf(body wire.Message) []ashlar.Inode {
+	switch m := body.(type) {
+	case *wire.Lookup:
+		return []ashlar.Inode{m.Parent}
+	case *wire.Make:
+		return []ashlar.Inode{m.Parent}
+	case *wire.Link:
+		return []ashlar.Inode{m.Parent}
+	case *wire.Remove:
+		return []ashlar.Inode{m.Parent}
+	case *wire.Rename:
+		return []ashlar.Inode{m.OldParent, m.NewParent}
+	}
 	return nil
 }
 
@@ -195,6 +230,10 @@ func (c *Cluster) change(cl *Client, cred ashlar.Cred, body wire.Message) (*node
 	case *wire.Lookup:
 		n, err = c.lookup(m.Parent, m.Name)
 	case *wire.GetAttr:
+		if n = c.nodes[m.Inode]; n == nil {
+			err = e(ashlar.Stale, "inode")
+		}
+	case *wire.AcquireLease:
 		if n = c.nodes[m.Inode]; n == nil {
 			err = e(ashlar.Stale, "inode")
 		}
@@ -248,7 +287,7 @@ func (c *Cluster) register(cl *Client, ino ashlar.Inode) {
 
 // reap removes an inode that has no name and is not open.
 func (c *Cluster) reap(ino ashlar.Inode) {
-	if n := c.nodes[ino]; n != nil && n.attr.Nlink == 0 && len(c.opens[ino]) == 0 {
+	if n := c.nodes[ino]; n != nil && n.attr.Nlink == 0 && len(c.opens[ino]) == 0 && len(c.leases[ino]) == 0 {
 		delete(c.nodes, ino)
 		delete(c.objects, n.obj.Layer)
 	}
@@ -265,12 +304,12 @@ func (c *Cluster) dir(ino ashlar.Inode) (*node, error) {
 	return n, nil
 }
 
-func (c *Cluster) readdir(m *wire.Readdir, r *wire.ReaddirReply) error {
+func (c *Cluster) readdir(cl *Client, m *wire.Readdir, r *wire.ReaddirReply) error {
 	d, err := c.dir(m.Inode)
 	if err != nil {
 		return err
 	}
-	*r = wire.ReaddirReply{Plus: m.Plus, EOF: true, Parent: d.parent}
+	*r = wire.ReaddirReply{Plus: m.Plus, EOF: true, Parent: d.parent, Dir: wire.Leased{Attr: d.attr, Lease: c.grant(cl, &d.attr, ashlar.LeaseShared)}}
 	for name, de := range d.names {
 		if de.cookie > m.Cookie {
 			n := c.nodes[de.ino]
@@ -282,6 +321,11 @@ func (c *Cluster) readdir(m *wire.Readdir, r *wire.ReaddirReply) error {
 	sort.Slice(r.Entries, func(a, b int) bool { return r.Entries[a].Cookie < r.Entries[b].Cookie })
 	if m.Limit > 0 && len(r.Entries) > int(m.Limit) {
 		r.Entries, r.EOF = r.Entries[:m.Limit], false
+	}
+	for k := range r.Entries {
+		if e := &r.Entries[k]; m.Plus {
+			e.Lease = c.grant(cl, &e.Attr, ashlar.LeaseShared)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,422 @@
+package file
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// Giving a lease back takes rounds: data is written, caches above are told to
+// drop what they hold, and if anything was read or written under the lease
+// meanwhile, again. After some rounds uses that begin wait at a gate until the
+// lease is gone, and get it anew.
+//
+// Whoever waits, there or for a lease that is not here yet, may hold pages of
+// the kernel locked, and to drop those the kernel waits. They hold nothing yet:
+// what is around them is dropped.
+const (
+	// gateAfter is how many rounds come before the gate.
+	gateAfter = 2
+	// dropLook is how long dropping all is waited for before it is looked who
+	// may hold pages.
+	dropLook = 5 * time.Millisecond
+	// dropMax is how long dropping caches is waited for at all.
+	dropMax = 3 * time.Second
+	// leasePause is the pause before a lease is asked for again.
+	leasePause = 5 * time.Millisecond
+	// dropsMax is how many inodes are dropped at a time when all are.
+	dropsMax = 16
+	// leaseMargin is how long before the session's lease is over that begins.
+	leaseMargin = 200 * time.Millisecond
+	// firstUseMax is how long a lease that was waited for is kept for that use.
+	firstUseMax = 20 * time.Millisecond
+)
+
+// Recall gives a lease back but for what may be kept, and returns what the
+// leader is to be told; Returned must be called when it was. Nothing is learnt
+// of a lease in between, one that is not known here included: the answer that
+// gives it may be on its way.
+func (fs *FS) Recall(ino ashlar.Inode, keep ashlar.LeaseMode) wire.HeldLease {
+	l := &fs.leases
+	for waited := false; ; {
+		l.mu.Lock()
+		x := l.m[ino]
+		if x == nil {
+			x = &leased{ino: ino}
+			l.m[ino] = x
+		}
+		if g := x.giving; g != nil { // the same recall again, or another
+			l.mu.Unlock()
+			<-g.over
+			continue
+		}
+		if x.mode <= keep {
+			x.giving = &giving{keep: keep, done: true, over: make(chan struct{})}
+			mode := x.mode
+			l.mu.Unlock()
+			return fs.open1(wire.HeldLease{Inode: ino, Mode: mode})
+		}
+		if x.first != nil && !waited { // somebody has waited for it
+			first := x.first
+			l.mu.Unlock()
+			_ = fs.waitAtMost(fs.base, first, firstUseMax)
+			waited = true
+			continue
+		}
+		g := &giving{keep: keep, over: make(chan struct{})}
+		x.giving = g
+		l.mu.Unlock()
+		fs.shed(x, g)
+		return fs.open1(wire.HeldLease{Inode: ino, Mode: keep})
+	}
+}
+
+// open1 notes in a returned lease that the file is open here, which the leader
+// knows from then on.
+func (fs *FS) open1(h wire.HeldLease) wire.HeldLease {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if i := fs.inodes[h.Inode]; i != nil {
+		h.Open, i.registered = true, true
+	}
+	return h
+}
+
+// shed writes and drops what is held under a lease, in rounds, and lowers it.
+func (fs *FS) shed(x *leased, g *giving) {
+	l := &fs.leases
+	for round := 0; ; round++ {
+		l.mu.Lock()
+		begun, mode := x.begun, x.mode
+		var idle chan struct{}
+		if g.gate = round >= gateAfter; g.gate && x.uses > 0 {
+			if x.idle == nil {
+				x.idle = make(chan struct{})
+			}
+			idle = x.idle
+		}
+		l.mu.Unlock()
+		if idle != nil {
+			_ = fs.waitAtMost(fs.base, idle, -1)
+		}
+		wrote := mode == ashlar.LeaseExclusive // otherwise there is nothing to write, and whoever holds the file's locks may wait for us
+		if wrote {
+			fs.write(x.ino)
+		}
+		if g.keep == ashlar.LeaseNone && mode != ashlar.LeaseNone || wrote && fs.mapped(x.ino) {
+			fs.drop(x.ino)
+		}
+		dirty := wrote && fs.Pending(x.ino)
+		l.mu.Lock()
+		if x.giving != g { // the session was lost
+			l.mu.Unlock()
+			return
+		}
+		if x.begun == begun && x.uses == 0 && !dirty || fs.base.Err() != nil {
+			x.mode, g.done = min(x.mode, g.keep), true
+			if x.mode == ashlar.LeaseNone {
+				x.forget(l.asks)
+				l.clearNames(x)
+			}
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+	}
+}
+
+// write writes and commits what is buffered of a file. What can not be is lost,
+// and the file's handles report it: nobody else waits for it. It is waited for
+// what is in flight, which must not come after what others write next (I-7).
+func (fs *FS) write(ino ashlar.Inode) {
+	i := fs.state(ino)
+	if i == nil {
+		return
+	}
+	for fs.base.Err() == nil {
+		ctx, cancel := fs.background()
+		err := i.flush(ctx, false)
+		if err == nil {
+			if err = i.commit(ctx); err != nil {
+				i.abandon(err)
+			}
+			cancel()
+			return
+		}
+		cancel() // runs in flight end in their own time
+	}
+}
+
+// abandon gives up what was written and can not be committed.
+func (i *inode) abandon(err error) {
+	if i.fs.base.Err() != nil {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.changed {
+		return
+	}
+	i.fs.o.Logger.Error("write lost: its size can not be committed and others wait for the file", "inode", i.id, "err", err)
+	i.fail(err)
+	if i.left == 0 && i.dirty.bytes == 0 {
+		i.changed, i.localEnd = false, 0
+	}
+}
+
+// mapped tells whether the file may be written to through a shared mapping, of
+// which nothing is known here.
+func (fs *FS) mapped(ino ashlar.Inode) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	i := fs.inodes[ino]
+	return i != nil && i.paged > 0
+}
+
+// Pending tells whether something was written to a file here that the leader
+// does not know of.
+func (fs *FS) Pending(ino ashlar.Inode) bool {
+	i := fs.state(ino)
+	return i != nil && i.pending()
+}
+
+// drop has caches above drop an inode.
+func (fs *FS) drop(ino ashlar.Inode) {
+	if fs.o.Drop == nil {
+		return
+	}
+	all := fs.dropping(ino, span{0, 0})
+	for since := fs.o.Clock.Now(); fs.o.Clock.Now().Sub(since) < dropMax; {
+		if _ = fs.waitAtMost(context.Background(), all, dropLook); isClosed(all) {
+			return
+		}
+		around := fs.leases.around(ino)
+		if len(around) == 0 {
+			continue
+		}
+		done := true
+		for _, s := range around {
+			ch := fs.dropping(ino, s)
+			_ = fs.waitAtMost(context.Background(), ch, dropLook)
+			done = done && isClosed(ch)
+		}
+		if done {
+			return
+		}
+	}
+	fs.o.Logger.Warn("the kernel does not drop what it has cached", "inode", ino)
+}
+
+// dropping has caches above drop a part of an inode, and returns a channel that
+// is closed when they have.
+func (fs *FS) dropping(ino ashlar.Inode, s span) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fs.o.Drop(ino, s.off, s.end-s.off)
+	}()
+	return done
+}
+
+func isClosed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// Returned is called when the leader knows what is left of leases.
+func (fs *FS) Returned(inos []ashlar.Inode) {
+	l := &fs.leases
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ino := range inos {
+		l.void(ino)
+		x := l.m[ino]
+		if x == nil {
+			continue
+		}
+		if g := x.giving; g != nil && g.done {
+			x.giving = nil
+			close(g.over)
+		}
+		if x.mode == ashlar.LeaseNone && x.giving == nil {
+			l.remove(x)
+		}
+	}
+}
+
+// returned waits until none of these inodes' leases is being given back.
+func (l *leases) returned(ctx context.Context, inos []ashlar.Inode) {
+	for _, ino := range inos {
+		l.mu.Lock()
+		var over chan struct{}
+		if x := l.m[ino]; x != nil && x.giving != nil {
+			over = x.giving.over
+		}
+		l.mu.Unlock()
+		if over != nil {
+			select {
+			case <-over:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// remove forgets a lease. mu must be held.
+func (l *leases) remove(x *leased) {
+	l.clearNames(x)
+	if l.m[x.ino] == x {
+		delete(l.m, x.ino)
+	}
+}
+
+// giveBack returns leases that nobody asked for.
+func (fs *FS) giveBack(inos []ashlar.Inode) {
+	if len(inos) == 0 {
+		return
+	}
+	in := fs.o.Meta.Session()
+	m := &wire.ReturnLeases{}
+	for _, ino := range inos {
+		m.Leases = append(m.Leases, fs.Recall(ino, ashlar.LeaseNone))
+	}
+	ctx, cancel := fs.background()
+	defer cancel()
+	for rest := m.Leases; len(rest) > 0; {
+		n := min(len(rest), wire.ReturnsMax)
+		part := &wire.ReturnLeases{Leases: rest[:n]}
+		if err := fs.o.Meta.DoIn(ctx, in, ashlar.Cred{Checked: true}, part, nil); err != nil {
+			fs.o.Logger.Debug("leases not returned", "err", err) // the next hello does not name them
+			break
+		}
+		rest = rest[n:]
+	}
+	fs.Returned(inos)
+}
+
+func (fs *FS) kickEvict() {
+	l := &fs.leases
+	l.mu.Lock()
+	start := !l.evicting
+	l.evicting = true
+	l.mu.Unlock()
+	if start {
+		fs.work.Add(1)
+		go func() {
+			defer fs.work.Done()
+			fs.evict()
+		}()
+	}
+}
+
+// evict gives back leases that were not used for a while, of what is not open.
+func (fs *FS) evict() {
+	l := &fs.leases
+	var inos []ashlar.Inode
+	fs.mu.Lock()
+	l.mu.Lock()
+	looked := 0
+	for ino, x := range l.m { // any
+		if looked++; looked > evictLook || len(inos) >= evictBatch {
+			break
+		}
+		if x.used && len(l.m) < LeasesMax+evictBatch {
+			x.used = false
+			continue
+		}
+		if fs.inodes[ino] == nil && x.giving == nil && x.mode != ashlar.LeaseNone {
+			inos = append(inos, ino)
+		}
+	}
+	l.mu.Unlock()
+	fs.mu.Unlock()
+	fs.giveBack(inos)
+	l.mu.Lock()
+	l.evicting = false
+	l.mu.Unlock()
+}
+
+// loseLeases drops all that is known under leases: their session is gone. What
+// is used meanwhile waits until caches above are dropped too.
+func (fs *FS) loseLeases() {
+	l := &fs.leases
+	l.mu.Lock()
+	lost := make([]*leased, 0, len(l.m))
+	for _, x := range l.m {
+		lost = append(lost, x)
+		x.forget(l.asks)
+		l.clearNames(x)
+		if g := x.giving; g != nil {
+			close(g.over)
+		}
+		x.mode = ashlar.LeaseNone
+		x.giving = &giving{over: make(chan struct{})}
+	}
+	l.allVoid = l.asks
+	clear(l.voids)
+	l.mu.Unlock()
+	fs.work.Add(1)
+	go func() {
+		defer fs.work.Done()
+		fs.dropEach(lost, func(x *leased) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			g := x.giving
+			x.giving = nil
+			close(g.over)
+			l.remove(x)
+		})
+	}()
+}
+
+// dropEach has caches above drop many inodes, and calls each for those that are
+// done.
+func (fs *FS) dropEach(all []*leased, each func(*leased)) {
+	var g errgroup.Group
+	g.SetLimit(dropsMax)
+	for _, x := range all {
+		g.Go(func() error {
+			fs.drop(x.ino)
+			each(x)
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// watchLease has caches above drop everything when the session's lease is about
+// to be over, which they know nothing of (I-6). If it is renewed after all, the
+// leases on inodes hold still.
+func (fs *FS) watchLease() {
+	defer fs.work.Done()
+	dropped := false
+	for fs.base.Err() == nil {
+		left := fs.left()
+		if left > leaseMargin {
+			dropped = false
+			_ = fs.waitAtMost(fs.base, nil, left-leaseMargin)
+			continue
+		}
+		if !dropped {
+			l := &fs.leases
+			l.mu.Lock()
+			all := make([]*leased, 0, len(l.m))
+			for _, x := range l.m {
+				all = append(all, x)
+			}
+			l.mu.Unlock()
+			fs.dropEach(all, func(*leased) {})
+			dropped = true
+		}
+		_ = fs.waitAtMost(fs.base, nil, leaseMargin/2)
+	}
+}

@@ -1,0 +1,206 @@
+package file
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/wire"
+)
+
+// granting is a leader that gives whatever lease is asked for, when it is let.
+type granting struct {
+	mu      sync.Mutex
+	granted []ashlar.LeaseMode
+	gate    chan struct{} // nil: at once
+}
+
+func (g *granting) Do(ctx context.Context, _ ashlar.Cred, body, reply wire.Message) error {
+	g.mu.Lock()
+	gate := g.gate
+	if m, ok := body.(*wire.AcquireLease); ok {
+		g.granted = append(g.granted, m.Mode)
+		*reply.(*wire.Entry) = wire.Entry{Attr: attrOf(m.Inode, 1), Lease: m.Mode}
+	}
+	g.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	return nil
+}
+
+func (g *granting) Session() ashlar.SessionID { return 1 }
+
+func (g *granting) DoIn(ctx context.Context, _ ashlar.SessionID, cred ashlar.Cred, body, reply wire.Message) error {
+	return g.Do(ctx, cred, body, reply)
+}
+
+func attrOf(ino ashlar.Inode, version uint64) ashlar.Attr {
+	return ashlar.Attr{Inode: ino, Type: ashlar.TypeFile, Nlink: 1, Version: version, Ctime: int64(version)}
+}
+
+func leasedFS(t *testing.T, g *granting, left *atomic.Int64, drop func(ashlar.Inode, uint64, uint64)) *FS {
+	fs := New(Options{Meta: g, Lease: func() time.Duration { return time.Duration(left.Load()) }, Drop: drop})
+	t.Cleanup(func() { fs.cancel(); fs.work.Wait() })
+	return fs
+}
+
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for tick := time.NewTicker(time.Millisecond); !cond(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+func hour() *atomic.Int64 {
+	var left atomic.Int64
+	left.Store(int64(time.Hour))
+	return &left
+}
+
+// An answer to what was asked before a lease was given back gives none, however
+// late it comes; nor does one that comes while it is on its way back.
+func TestALateAnswerGivesNoLease(t *testing.T) {
+	fs := leasedFS(t, &granting{}, hour(), nil)
+	l := &fs.leases
+	a, o := attrOf(7, 1), &wire.Object{}
+	early := l.ask()
+	fs.learn(l.ask(), &a, o, ashlar.LeaseShared)
+	if fs.holds(7) != ashlar.LeaseShared {
+		t.Fatal("an answer gives no lease")
+	}
+	if got := fs.Recall(7, ashlar.LeaseNone); got.Mode != ashlar.LeaseNone {
+		t.Fatalf("kept %v", got.Mode)
+	}
+	meanwhile := l.ask()
+	fs.learn(meanwhile, &a, o, ashlar.LeaseShared)
+	if _, ok := fs.Known(7); ok {
+		t.Error("answered under a lease that is on its way back")
+	}
+	fs.Returned([]ashlar.Inode{7})
+	for _, asked := range []uint64{early, meanwhile} {
+		if fs.learn(asked, &a, o, ashlar.LeaseExclusive); fs.holds(7) != ashlar.LeaseNone {
+			t.Fatal("a late answer gave a lease")
+		}
+	}
+	// One that is not known here may be on its way in an answer.
+	asked := l.ask()
+	fs.Recall(9, ashlar.LeaseNone)
+	fs.Returned([]ashlar.Inode{9})
+	b := attrOf(9, 1)
+	if fs.learn(asked, &b, o, ashlar.LeaseShared); fs.holds(9) != ashlar.LeaseNone {
+		t.Fatal("a lease was learnt of after it was recalled")
+	}
+	// A hello names what is held; nothing that was asked before adds to it.
+	asked = l.ask()
+	fs.learn(l.ask(), &a, o, ashlar.LeaseShared)
+	if got := fs.Leases(); len(got) != 1 || got[0] != (wire.HeldLease{Inode: 7, Mode: ashlar.LeaseShared}) {
+		t.Fatalf("hello: %v", got)
+	}
+	if fs.learn(asked, &b, o, ashlar.LeaseShared); fs.holds(9) != ashlar.LeaseNone {
+		t.Fatal("a lease was learnt of after the hello")
+	}
+	if len(l.m) != 1 {
+		t.Errorf("%d leases are remembered", len(l.m))
+	}
+}
+
+// Whoever waits for a lease may hold pages locked that the kernel waits for when
+// it is told to drop the file. It is told to drop what is around them.
+func TestDroppingGoesAroundPagesOfWhoWaits(t *testing.T) {
+	g := &granting{}
+	locked := make(chan struct{})
+	var mu sync.Mutex
+	var dropped []span
+	fs := leasedFS(t, g, hour(), func(_ ashlar.Inode, off, n uint64) {
+		if n == 0 {
+			<-locked // all: the page of the writer below among it
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		dropped = append(dropped, span{off, off + n})
+	})
+	i, err := fs.hold(t.Context(), 7, Read|Write)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := fs.use(t.Context(), i, demand{mode: ashlar.LeaseShared, span: span{0, 4096}, paged: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end()
+	gate := make(chan struct{})
+	g.mu.Lock()
+	g.gate = gate // it waits at the leader for others' leases, which wait for ours
+	g.mu.Unlock()
+	wrote := make(chan error, 1)
+	go func() {
+		end, err := fs.use(t.Context(), i, demand{mode: ashlar.LeaseExclusive, span: span{8192, 8200}, paged: true})
+		if err == nil {
+			end()
+		}
+		wrote <- err
+	}()
+	until(t, "it waits", func() bool { return len(fs.leases.around(7)) > 0 })
+	began := time.Now()
+	fs.Recall(7, ashlar.LeaseNone)
+	if took := time.Since(began); took > dropMax/2 {
+		t.Errorf("given back after %v", took)
+	}
+	fs.Returned([]ashlar.Inode{7})
+	mu.Lock()
+	if len(dropped) < 2 || dropped[0] != (span{0, 8192}) || dropped[1] != (span{12288, ashlar.FileSizeMax}) {
+		t.Errorf("dropped: %v", dropped)
+	}
+	mu.Unlock()
+	close(locked)
+	g.mu.Lock()
+	g.gate = nil
+	g.mu.Unlock()
+	close(gate)
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	// What it read of its page before may be old: it is dropped once it is done.
+	until(t, "its page is dropped", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return dropped[len(dropped)-1] == span{8192, 12288}
+	})
+}
+
+// The kernel's pages do not end with the session's lease: they are dropped when
+// it is about to (I-6), and nothing is answered from here any more.
+func TestCachesAreDroppedBeforeTheSessionsLeaseIsOver(t *testing.T) {
+	var left atomic.Int64
+	left.Store(int64(leaseMargin + 20*time.Millisecond))
+	var drops atomic.Int32
+	fs := leasedFS(t, &granting{}, &left, func(ashlar.Inode, uint64, uint64) { drops.Add(1) })
+	a := attrOf(7, 1)
+	fs.learn(fs.leases.ask(), &a, &wire.Object{}, ashlar.LeaseShared)
+	if _, ok := fs.Known(7); !ok || drops.Load() > 0 {
+		t.Fatal("not known under a lease")
+	}
+	left.Store(int64(leaseMargin / 2))
+	until(t, "it is dropped", func() bool { return drops.Load() == 1 })
+	left.Store(0)
+	if _, ok := fs.Known(7); ok {
+		t.Error("answered when the lease was over")
+	}
+	left.Store(int64(time.Minute)) // renewed in time after all
+	if _, ok := fs.Known(7); !ok {
+		t.Error("forgotten although the session lives")
+	}
+	fs.SessionLost()
+	if _, ok := fs.Known(7); ok {
+		t.Error("answered after the session was lost")
+	}
+	until(t, "it is dropped again", func() bool { return drops.Load() == 2 && fs.holds(7) == ashlar.LeaseNone })
+}
