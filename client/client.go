@@ -177,6 +177,7 @@ func (c *Client) OpenFS(ctx context.Context, name string, drop func(ino ashlar.I
 	}
 	f := file.New(file.Options{
 		Meta: c.meta, Data: c.store, Volume: r, Logger: c.conf.Logger, Timeout: c.conf.Timeout, Lease: c.conn.LeaseLeft, Drop: drop,
+		WriteBehind: drop != nil,
 	})
 	c.mu.Lock()
 	c.fss = append(c.fss, f)

@@ -79,6 +79,8 @@ type Options struct {
 	// Lease tells how long the session's lease surely holds. Without it nothing
 	// is answered from what is known here, and nothing can be read or written.
 	Lease func() time.Duration
+	// WriteBehind lets new, small files be closed before they are written.
+	WriteBehind bool
 	// Drop has caches above drop n bytes of data from off on, or with 0 all they
 	// hold of an inode, names in it included, and returns when they have. It is
 	// called without locks held, several times at once for one inode too.
@@ -93,6 +95,7 @@ type FS struct {
 	base   context.Context     // of background work
 	cancel context.CancelFunc
 	leases leases
+	behind behind
 
 	mu        sync.Mutex
 	inodes    map[ashlar.Inode]*inode

@@ -23,7 +23,7 @@ const (
 	gateAfter = 2
 	// dropLook is how long dropping all is waited for before it is looked who
 	// may hold pages.
-	dropLook = 5 * time.Millisecond
+	dropLook = time.Millisecond
 	// dropMax is how long dropping caches is waited for at all.
 	dropMax = 3 * time.Second
 	// leasePause is the pause before a lease is asked for again.

@@ -133,7 +133,12 @@ func (fs *FS) Create(ctx context.Context, cred ashlar.Cred, m *wire.Make, flags 
 func (fs *FS) handle(i *inode, flags Flags) *Handle {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return &Handle{i: i, flags: flags, errs: i.errs}
+	h := &Handle{i: i, flags: flags, errs: i.errs}
+	if i.untold {
+		h.errs--
+		i.untold = false
+	}
+	return h
 }
 
 // Inode returns the number of the open file.
@@ -298,14 +303,16 @@ func (h *Handle) Sync(ctx context.Context, dataOnly bool) error {
 }
 
 // Flush is what closing does first: all data is in the object and committed when
-// it returns. Errors of earlier writes are reported here, once.
+// it returns, unless the file may be written behind. Errors of earlier writes are reported here, once.
 func (h *Handle) Flush(ctx context.Context) error {
 	if h.flags&Write == 0 {
 		return h.intact()
 	}
-	err := h.i.flush(ctx, false)
-	if err == nil {
-		err = h.i.commit(ctx)
+	var err error
+	if !h.i.later(h.flags) {
+		if err = h.i.flush(ctx, false); err == nil {
+			err = h.i.commit(ctx)
+		}
 	}
 	if kept := h.report(); kept != nil {
 		return kept
@@ -351,7 +358,7 @@ func (h *Handle) Close(ctx context.Context) error {
 	if lerr := h.releaseAll(ctx); err == nil {
 		err = lerr
 	}
-	if err != nil && h.flags&Write != 0 && h.i.pending() {
+	if h.flags&Write != 0 && h.i.pending() {
 		h.i.letGoLater(h.flags)
 	} else {
 		h.i.letGo(h.flags)

@@ -62,6 +62,7 @@ type inode struct {
 	whole       bool                // a Sync covered everything at some time, and no other client changed the file since
 	errs        uint64              // failures so far
 	err         error               // the last
+	untold      bool                // no handle was there to report it: the next does
 	lockers     map[locker]*holding // through which handles owners may hold locks
 }
 
@@ -150,22 +151,6 @@ func (i *inode) pending() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.changed || i.left > 0 || i.dirty.bytes > 0
-}
-
-// letGoLater is letGo for a writer whose caller gave up the flush: the state
-// stays until its data is written, so that an open meanwhile finds it, and no
-// write of that one is overtaken by an older run.
-func (i *inode) letGoLater(flags Flags) {
-	i.fs.work.Add(1)
-	go func() {
-		defer i.fs.work.Done()
-		ctx, cancel := i.fs.background()
-		defer cancel()
-		if i.flush(ctx, false) == nil {
-			_ = i.commit(ctx) // the caller has been told of an error
-		}
-		i.letGo(flags)
-	}()
 }
 
 // merge takes in what the leader says of the inode. Answers may arrive out of

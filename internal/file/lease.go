@@ -50,10 +50,7 @@ type leased struct {
 	object wire.Object
 	// unknown is when attr stopped being known: only what is asked later tells.
 	unknown uint64
-	// names of a directory, and since which version those that are missing are
-	// not known.
-	names map[string]name
-	floor uint64
+	dir
 
 	uses   int           // accesses under way that rely on it
 	begun  uint64        // so far
@@ -61,13 +58,6 @@ type leased struct {
 	first  chan struct{} // closed with the first use of a lease that somebody waits for
 	giving *giving       // nothing is learnt of the lease meanwhile
 	going  bool          // the file may be being removed: an open asks the leader
-}
-
-// name is what a directory's name leads to, 0 for nothing, as of a version of
-// the directory.
-type name struct {
-	ino     ashlar.Inode
-	version uint64
 }
 
 // giving is a lease being given back.
@@ -135,7 +125,7 @@ func (fs *FS) do(ctx context.Context, cred ashlar.Cred, m, reply wire.Message) e
 	case *wire.ReserveReply:
 		fs.learnEntry(asked, &r.Entry)
 	case *wire.ReaddirReply:
-		fs.learnDir(asked, m.(*wire.Readdir).Inode, r)
+		fs.learnDir(asked, m.(*wire.Readdir), r)
 	}
 	return nil
 }
@@ -233,6 +223,9 @@ func (fs *FS) learn(asked uint64, a *ashlar.Attr, o *wire.Object, mode ashlar.Le
 			l.m[a.Inode] = x
 		}
 		if x.giving == nil && mode > x.mode {
+			if x.mode == ashlar.LeaseNone {
+				x.floor = max(x.floor, a.Version) // what was before is of no use
+			}
 			x.mode = mode
 			if x.first == nil && len(l.waiting[a.Inode]) > 0 {
 				x.first = make(chan struct{})
@@ -319,112 +312,6 @@ func (fs *FS) forget(ino ashlar.Inode) {
 	}
 }
 
-// dirVersion is the version of a directory that an answer tells, 0 for none.
-func dirVersion(e *wire.Entry, dir ashlar.Inode) uint64 {
-	for k := range e.Also {
-		if e.Also[k].Attr.Inode == dir {
-			return e.Also[k].Attr.Version
-		}
-	}
-	return 0
-}
-
-// learnNames takes in what an answer tells of names.
-func (fs *FS) learnNames(m wire.Message, e *wire.Entry) {
-	l := &fs.leases
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch m := m.(type) {
-	case *wire.Lookup:
-		if m.Name != "." && m.Name != ".." {
-			l.name(m.Parent, m.Name, e.Attr.Inode, dirVersion(e, m.Parent))
-		}
-	case *wire.Make:
-		if m.Name != "" {
-			l.name(m.Parent, m.Name, e.Attr.Inode, dirVersion(e, m.Parent))
-		}
-	case *wire.Link:
-		l.name(m.Parent, m.Name, e.Attr.Inode, dirVersion(e, m.Parent))
-	case *wire.Remove:
-		l.name(m.Parent, m.Name, 0, dirVersion(e, m.Parent))
-	case *wire.Rename:
-		if m.Flags&^wire.RenameNoReplace == 0 {
-			l.name(m.OldParent, m.OldName, 0, dirVersion(e, m.OldParent))
-			l.name(m.NewParent, m.NewName, e.Attr.Inode, dirVersion(e, m.NewParent))
-			return
-		}
-		l.unname(m.OldParent, m.OldName, dirVersion(e, m.OldParent))
-		l.unname(m.NewParent, m.NewName, dirVersion(e, m.NewParent))
-	}
-}
-
-// name notes what a name leads to as of a version of its directory; what was
-// learnt of a later one stays. mu must be held.
-func (l *leases) name(dir ashlar.Inode, s string, ino ashlar.Inode, version uint64) {
-	x := l.m[dir]
-	if x == nil || version < x.floor || version == 0 {
-		return
-	}
-	old, ok := x.names[s]
-	if ok && old.version > version {
-		return
-	}
-	if !ok {
-		if l.names++; l.names > NamesMax {
-			l.dropNames()
-		}
-	}
-	if x.names == nil {
-		x.names = map[string]name{}
-	}
-	x.names[s] = name{ino, version}
-}
-
-// unname forgets a name that was changed at a version. mu must be held.
-func (l *leases) unname(dir ashlar.Inode, s string, version uint64) {
-	if x := l.m[dir]; x != nil {
-		if _, ok := x.names[s]; ok {
-			l.names--
-			delete(x.names, s)
-		}
-		x.floor = max(x.floor, version+1) // one asked before may still answer
-	}
-}
-
-// dropNames forgets names until half of them are left. mu must be held.
-func (l *leases) dropNames() {
-	for _, x := range l.m { // any
-		if l.names <= NamesMax/2 {
-			return
-		}
-		l.clearNames(x)
-	}
-}
-
-// clearNames forgets a directory's names. mu must be held.
-func (l *leases) clearNames(x *leased) {
-	l.names -= len(x.names)
-	x.names = nil
-	x.floor = max(x.floor, x.attr.Version)
-}
-
-// learnDir takes in a part of a listing.
-func (fs *FS) learnDir(asked uint64, dir ashlar.Inode, r *wire.ReaddirReply) {
-	fs.learn(asked, &r.Dir.Attr, nil, r.Dir.Lease)
-	for k := range r.Entries {
-		if e := &r.Entries[k]; r.Plus {
-			fs.ahead(&wire.Entry{Attr: e.Attr, Object: e.Object, Lease: e.Lease})
-			fs.learn(asked, &e.Attr, &e.Object, e.Lease)
-		}
-	}
-	l := &fs.leases
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for k := range r.Entries {
-		l.name(dir, r.Entries[k].Name, r.Entries[k].Inode, r.Dir.Attr.Version)
-	}
-}
-
 // cachedAttr returns an inode's attributes and object if they are known under a
 // lease.
 func (fs *FS) cachedAttr(ino ashlar.Inode) (a ashlar.Attr, o wire.Object, ok bool) {
@@ -440,24 +327,6 @@ func (fs *FS) cachedAttr(ino ashlar.Inode) (a ashlar.Attr, o wire.Object, ok boo
 	}
 	x.used = true
 	return x.attr, x.object, true
-}
-
-// cachedName returns what a name leads to, 0 for nothing, if that is known
-// under a lease on its directory.
-func (fs *FS) cachedName(dir ashlar.Inode, s string) (ino ashlar.Inode, ok bool) {
-	if fs.left() == 0 {
-		return 0, false
-	}
-	l := &fs.leases
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	x := l.firm(dir)
-	if x == nil {
-		return 0, false
-	}
-	x.used = true
-	n, ok := x.names[s]
-	return n.ino, ok
 }
 
 // Known returns attributes that are known here without asking, if any are.

@@ -156,6 +156,9 @@ func (fs *FS) unlease(ino ashlar.Inode) {
 
 // Rename moves a name.
 func (fs *FS) Rename(ctx context.Context, cred ashlar.Cred, m *wire.Rename) (ashlar.Attr, error) {
+	if err := fs.settle(ctx, m.OldParent, m.OldName); err != nil {
+		return ashlar.Attr{}, err
+	}
 	return fs.entry(ctx, cred, m)
 }
 
@@ -168,9 +171,12 @@ func (fs *FS) Readlink(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode) 
 
 // Readdir lists entries of a directory after a cookie.
 func (fs *FS) Readdir(ctx context.Context, cred ashlar.Cred, m *wire.Readdir) (*wire.ReaddirReply, error) {
-	r := new(wire.ReaddirReply)
-	if err := fs.do(ctx, cred, m, r); err != nil {
-		return nil, err
+	r, known := fs.cachedDir(m)
+	if known = known && cred.Checked; !known {
+		r = new(wire.ReaddirReply)
+		if err := fs.do(ctx, cred, m, r); err != nil {
+			return nil, err
+		}
 	}
 	if m.Plus {
 		for k := range r.Entries {

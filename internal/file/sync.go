@@ -1,8 +1,10 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,17 +19,10 @@ func (i *inode) commit(ctx context.Context) error {
 	i.commitMu.Lock()
 	defer i.commitMu.Unlock()
 	for pause := pauseMin; ; {
-		i.mu.Lock()
-		if !i.changed {
-			i.mu.Unlock()
+		m, committed := i.uncommitted()
+		if m == nil {
 			return nil
 		}
-		seq := i.writeSeq
-		// Written since the flush: once that is in the object, the version has
-		// to rise again.
-		all := i.left == 0 && i.dirty.bytes == 0
-		m := &wire.Commit{Inode: i.id, Layer: i.ref.Layer, Gen: i.ref.Gen, Size: i.localEnd, Mtime: i.mtime}
-		i.mu.Unlock()
 		var e wire.Entry
 		err := i.fs.do(ctx, ashlar.Cred{Checked: true}, m, &e)
 		if errors.Is(err, ashlar.WrongGeneration) {
@@ -43,12 +38,68 @@ func (i *inode) commit(ctx context.Context) error {
 			return err
 		}
 		i.merge(&e, true)
+		committed()
+		return nil
+	}
+}
+
+// uncommitted returns what is to be reported to the leader, nil if nothing is,
+// and what to call when it was. commitMu must be held.
+func (i *inode) uncommitted() (m *wire.Commit, committed func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.changed {
+		return nil, nil
+	}
+	seq := i.writeSeq
+	// Written since the flush: once that is in the object, the version has to
+	// rise again.
+	all := i.left == 0 && i.dirty.bytes == 0
+	m = &wire.Commit{Inode: i.id, Layer: i.ref.Layer, Gen: i.ref.Gen, Size: i.localEnd, Mtime: i.mtime}
+	return m, func() {
 		i.mu.Lock()
+		defer i.mu.Unlock()
 		if i.writeSeq == seq && all {
 			i.changed, i.localEnd = false, 0
 		}
+	}
+}
+
+// commitAll is commit for several files, in one operation. Those that it fails
+// for are left to commit.
+func (fs *FS) commitAll(ctx context.Context, all []*inode) {
+	all = slices.Clone(all)
+	slices.SortFunc(all, func(a, b *inode) int { return cmp.Compare(a.id, b.id) }) // in which all lock
+	all = slices.Compact(all)
+	m := &wire.Commits{}
+	var files []*inode
+	var committed []func()
+	for _, i := range all {
+		i.commitMu.Lock()
+		defer i.commitMu.Unlock()
+		if c, done := i.uncommitted(); c != nil {
+			m.List = append(m.List, *c)
+			files, committed = append(files, i), append(committed, done)
+		}
+	}
+	if len(files) < 2 {
+		return
+	}
+	asked := fs.leases.ask()
+	var r wire.CommitsReply
+	if err := fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, m, &r); err != nil || len(r.Attrs) != len(files) {
+		for _, i := range files {
+			fs.doubtInode(i.id)
+		}
+		return
+	}
+	for k, i := range files {
+		i.mu.Lock()
+		o := i.ref.Object
 		i.mu.Unlock()
-		return nil
+		fs.learn(asked, &r.Attrs[k], &o, ashlar.LeaseNone)
+		i.merge(&wire.Entry{Attr: r.Attrs[k], Object: o}, true)
+		committed[k]()
 	}
 }
 

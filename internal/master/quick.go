@@ -41,7 +41,7 @@ func (m *Master) quickOperation(r *rpc.Request, alone bool) (wire.Message, error
 			return nil, nil, rpc.Declined // what was read may be old: read it again (I-2)
 		}
 		return reply, m.wrap(err), rpc.Answered
-	case *wire.Open, *wire.Make, *wire.Remove, *wire.Rename, *wire.Link, *wire.SetAttr, *wire.Commit, *wire.SetLock, *wire.SetName:
+	case *wire.Open, *wire.Make, *wire.Remove, *wire.Rename, *wire.Link, *wire.SetAttr, *wire.Commit, *wire.Commits, *wire.SetLock, *wire.SetName:
 		if l.admit(o) == nil && l.changeNow(r, o) {
 			return nil, nil, rpc.Later
 		}

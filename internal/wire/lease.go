@@ -7,6 +7,8 @@ const (
 	kindLeaseRecalls Kind = 65
 	kindReturnLeases Kind = 66
 	kindAcquireLease Kind = 67
+	kindCommits      Kind = 69
+	kindCommitsReply Kind = 70
 )
 
 var (
@@ -14,6 +16,8 @@ var (
 	_ = register[LeaseRecalls]()
 	_ = register[ReturnLeases]()
 	_ = register[AcquireLease]()
+	_ = register[Commits]()
+	_ = register[CommitsReply]()
 )
 
 // Limits of lists in this conversation.

@@ -80,6 +80,7 @@ const (
 	ReaddirMax  = 4096 // entries in one answer
 	ReleaseMax  = 4096
 	AccessedMax = 1024
+	CommitsMax  = 64
 	segmentsMax = 4096
 	xattrsMax   = 4096
 	nameMax     = ashlar.PathMax
@@ -127,7 +128,7 @@ func (m *Operation) Fields(c *Codec) {
 // memory and are repeated freely.
 func Changes(m Message) bool {
 	switch m := m.(type) {
-	case *SetAttr, *Make, *Link, *Remove, *Rename, *SetXattr, *RemoveXattr, *Reserve, *Commit, *Grow, *Accessed,
+	case *SetAttr, *Make, *Link, *Remove, *Rename, *SetXattr, *RemoveXattr, *Reserve, *Commit, *Commits, *Grow, *Accessed,
 		*SetPool, *DeletePool, *SetVolume, *DeleteVolume, *SetDisk, *SetNode, *SetLock, *SetName:
 		return true
 	case *Open:

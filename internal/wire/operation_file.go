@@ -117,6 +117,31 @@ func (m *Commit) Fields(c *Codec) {
 	I64(c, &m.Mtime)
 }
 
+// Commits is several Commits in one operation: all of them, or none if one is
+// refused. Answer: CommitsReply.
+type Commits struct {
+	List []Commit
+}
+
+// Kind implements Message.
+func (*Commits) Kind() Kind { return kindCommits }
+
+// Fields implements Message.
+func (m *Commits) Fields(c *Codec) {
+	List(c, &m.List, CommitsMax, func(c *Codec, x *Commit) { x.Fields(c) })
+}
+
+// CommitsReply tells the attributes afterwards, in the order of Commits.
+type CommitsReply struct {
+	Attrs []ashlar.Attr
+}
+
+// Kind implements Message.
+func (*CommitsReply) Kind() Kind { return kindCommitsReply }
+
+// Fields implements Message.
+func (m *CommitsReply) Fields(c *Codec) { List(c, &m.Attrs, CommitsMax, CodeAttr) }
+
 // Grow extends a file's layout so that it covers a chunk. Answer: Entry.
 type Grow struct {
 	Inode ashlar.Inode

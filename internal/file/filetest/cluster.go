@@ -194,6 +194,8 @@ func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Mes
 		return c.xattr(body, reply)
 	case *wire.Reserve:
 		return c.reserve(m, reply.(*wire.ReserveReply))
+	case *wire.Commits:
+		return c.commits(cl, m, reply.(*wire.CommitsReply))
 	}
 	n, created, err := c.change(cl, cred, body)
 	if err != nil {
@@ -202,6 +204,23 @@ func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Mes
 	r := reply.(*wire.Entry)
 	*r = wire.Entry{Attr: n.attr, Created: created, Object: n.obj}
 	c.leased(cl, body, r, dirsOf(body)...)
+	return nil
+}
+
+// commits runs several commits.
+func (c *Cluster) commits(cl *Client, m *wire.Commits, r *wire.CommitsReply) error {
+	for k := range m.List { // all or none
+		if n := c.nodes[m.List[k].Inode]; n == nil || n.obj.Layer != m.List[k].Layer || n.obj.Gen != m.List[k].Gen {
+			return e(ashlar.WrongGeneration, "commit")
+		}
+	}
+	for k := range m.List {
+		n, _, err := c.change(cl, ashlar.Cred{}, &m.List[k])
+		if err != nil {
+			return err
+		}
+		r.Attrs = append(r.Attrs, n.attr)
+	}
 	return nil
 }
 
@@ -328,4 +347,14 @@ func (c *Cluster) readdir(cl *Client, m *wire.Readdir, r *wire.ReaddirReply) err
 		}
 	}
 	return nil
+}
+
+// Inode returns the inode that a name in the root leads to, 0 if there is none.
+func (c *Cluster) Inode(name string) ashlar.Inode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.nodes[Root].names[name]; d != nil {
+		return d.ino
+	}
+	return 0
 }

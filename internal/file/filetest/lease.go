@@ -46,6 +46,10 @@ func (c *Cluster) conflicts(cl *Client, body wire.Message) (out []conflict) {
 		against(m.Inode, none)
 	case *wire.Commit:
 		against(m.Inode, none)
+	case *wire.Commits:
+		for k := range m.List {
+			against(m.List[k].Inode, none)
+		}
 	case *wire.Grow:
 		against(m.Inode, none)
 	case *wire.SetXattr:

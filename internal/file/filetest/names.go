@@ -127,6 +127,7 @@ func (c *Cluster) remove(m *wire.Remove) (*node, error) {
 
 func (c *Cluster) unlink(d *node, name string, n *node) {
 	delete(d.names, name)
+	d.attr.Version++
 	d.attr.Mtime = c.tick()
 	d.attr.Ctime = d.attr.Mtime
 	n.attr.Ctime = d.attr.Mtime
@@ -174,6 +175,7 @@ func (c *Cluster) rename(m *wire.Rename) (*node, error) {
 		c.unlink(to, m.NewName, old)
 	}
 	delete(from.names, m.OldName)
+	from.attr.Version++
 	n.attr.Ctime = c.tick()
 	if n.attr.Type == ashlar.TypeDir {
 		from.attr.Nlink--

@@ -100,16 +100,31 @@ func (o *op) reserve(m *wire.Reserve) (wire.Message, error) {
 // commit evaluates wire.Commit.
 func (o *op) commit(m *wire.Commit) (wire.Message, error) {
 	o.name = "commit"
-	i, err := o.writable(m.Inode)
+	i, err := o.committable(m)
 	if err != nil {
 		return nil, err
 	}
+	o.written(i, m)
+	o.say("commit").sayInode(m.Inode).say("size").sayNumber(i.Attr.Size)
+	return o.entry(i), nil
+}
+
+// committable returns the file of a commit if that can be made.
+func (o *op) committable(m *wire.Commit) (*Inode, error) {
+	i, err := o.writable(m.Inode)
 	switch {
+	case err != nil:
+		return nil, err
 	case m.Layer != i.Object.Layer || m.Gen != i.Object.Gen:
 		return nil, o.fail(ashlar.WrongGeneration, "")
 	case m.Size > ashlar.FileSizeMax:
 		return nil, o.fail(ashlar.TooBig, "")
 	}
+	return i, nil
+}
+
+// written notes data that was written.
+func (o *op) written(i *Inode, m *wire.Commit) {
 	o.dropPrivileges(i)
 	o.setSize(i, max(i.Attr.Size, m.Size))
 	changed := i.Attr.Ctime
@@ -118,8 +133,31 @@ func (o *op) commit(m *wire.Commit) (wire.Message, error) {
 		i.Attr.Mtime, i.Attr.Ctime = m.Mtime, max(m.Mtime, changed)
 	}
 	o.put(i)
-	o.say("commit").sayInode(m.Inode).say("size").sayNumber(i.Attr.Size)
-	return o.entry(i), nil
+}
+
+// commits evaluates wire.Commits.
+func (o *op) commits(m *wire.Commits) (wire.Message, error) {
+	o.name = "commit"
+	files := make([]*Inode, len(m.List))
+	seen := map[ashlar.Inode]bool{}
+	for k := range m.List {
+		i, err := o.committable(&m.List[k])
+		switch {
+		case err != nil:
+			return nil, err
+		case seen[i.Attr.Inode] || k > 0 && i.Volume != files[0].Volume:
+			return nil, o.fail(ashlar.Invalid, "a file twice, or files of several volumes")
+		}
+		seen[i.Attr.Inode] = true
+		files[k] = i
+	}
+	r := &wire.CommitsReply{}
+	for k, i := range files {
+		o.written(i, &m.List[k])
+		r.Attrs = append(r.Attrs, i.Attr)
+	}
+	o.say("commit of").sayNumber(uint64(len(files))).say("files")
+	return r, nil
 }
 
 // grow evaluates wire.Grow: a file starts with one group for its first chunk

@@ -136,6 +136,8 @@ func (o *op) dispatch(body wire.Message) (wire.Message, bool, error) {
 		reply, err = o.reserve(m)
 	case *wire.Commit:
 		reply, err = o.commit(m)
+	case *wire.Commits:
+		reply, err = o.commits(m)
 	case *wire.Grow:
 		reply, err = o.grow(m)
 	case *wire.Accessed:
