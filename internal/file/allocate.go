@@ -211,10 +211,10 @@ func (h *Handle) useBoth(ctx context.Context, src *Handle) (end func(), err erro
 // copyRange copies through the servers, and what can not be had that way
 // through here. io must be held.
 func (i *inode) copyRange(ctx context.Context, src *inode, srcOff, off, n uint64) error {
-	src.mu.Lock()
-	from := src.ref
-	src.mu.Unlock()
 	err := i.withObject(ctx, off, n, true, func(to *Ref) error {
+		src.mu.Lock()
+		from := src.ref // as it is now: it may have grown with to
+		src.mu.Unlock()
 		err := i.fs.o.Data.Copy(ctx, from, srcOff, to, off, n)
 		if errors.Is(err, ashlar.OutcomeUnknown) && ctx.Err() == nil { // nothing is newer than this: again
 			err = i.fs.o.Data.Copy(ctx, from, srcOff, to, off, n)

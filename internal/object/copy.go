@@ -24,7 +24,8 @@ func (s *Store) Copy(ctx context.Context, from *Ref, fromOff uint64, to *Ref, of
 		k := writePiece(&dst, uint64(dst.Len))
 		src, err := from.Layout.Locate(fromOff, k)
 		if errors.Is(err, ashlar.ErrBeyondLayout) {
-			return ashlar.E("copy", ashlar.Unsupported, "the source", err)
+			// Not that error itself: it would say that to has to grow.
+			return ashlar.E("copy", ashlar.Unsupported, "the source", errSourceEnds)
 		} else if err != nil {
 			return err
 		}
@@ -39,6 +40,8 @@ func (s *Store) Copy(ctx context.Context, from *Ref, fromOff uint64, to *Ref, of
 		return s.run(ctx, x.dst.Group, q)
 	})
 }
+
+var errSourceEnds = errors.New("its layout ends before what is to be copied")
 
 // copyPiece is what one message copies.
 type copyPiece struct{ src, dst ashlar.Extent }
