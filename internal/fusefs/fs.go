@@ -60,6 +60,7 @@ type filesystem struct {
 	dirs   table[*openDir]
 	shown  shown
 	told   told
+	device device
 	gone   graves
 }
 
@@ -70,7 +71,10 @@ func (f *filesystem) String() string { return "ashlar" }
 func (f *filesystem) Init(s *fuse.Server) { f.server.Store(s) }
 
 // OnUnmount implements fuse.RawFileSystem: there is nobody to tell any more.
-func (f *filesystem) OnUnmount() { f.server.Store(nil) }
+func (f *filesystem) OnUnmount() {
+	f.server.Store(nil)
+	f.device.close()
+}
 
 // rootNode is the kernel's number of the root directory.
 const rootNode = fuse.FUSE_ROOT_ID

@@ -16,9 +16,10 @@ import (
 // or written when that is done. To drop a name it takes the lock of the
 // directory, which it also holds while a name there is being changed through
 // this mount; such a change may itself wait for another session's lease, and
-// that session for ours. Then nobody waits for names: the attributes of what
-// they lead to are dropped, so that the next look at one asks here, and the
-// names themselves as soon as the lock is free.
+// that session for ours. Then nobody waits for names: a new epoch makes the
+// kernel ask for all of them again. One that knows no epochs (before Linux 6.16)
+// asks only for the attributes of what the names lead to, and for the names as
+// soon as the lock is free.
 
 // shown is which names of directories the kernel may hold, and in which
 // directories names are being changed.
@@ -42,6 +43,10 @@ type shownName struct {
 // shownMax is how many names of a directory are remembered before those that
 // the kernel has forgotten by itself are looked for.
 const shownMax = 1024
+
+// namesMax is how many names are dropped one by one; with more a new epoch is
+// less to do, although the kernel asks for names of other directories, too.
+const namesMax = 256
 
 // dir returns a directory's entry, made if needed. mu must be held.
 func (s *shown) dir(ino ashlar.Inode) *shownDir {
@@ -143,6 +148,9 @@ func (f *filesystem) dropNames(dir ashlar.Inode) {
 	if len(names) == 0 {
 		return
 	}
+	if len(names) > namesMax && f.device.newEpoch() {
+		return
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -157,6 +165,9 @@ func (f *filesystem) dropNames(dir ashlar.Inode) {
 	select {
 	case <-done:
 	case <-busy:
+		if f.device.newEpoch() {
+			return
+		}
 		for _, n := range names {
 			f.dropAttr(n.ino)
 		}

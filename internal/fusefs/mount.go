@@ -57,7 +57,11 @@ func (n *Filesystem) Mount(fs *file.FS) (*Mount, error) {
 	if err := Mountable(dir); err != nil {
 		return nil, err
 	}
-	server, err := fuse.NewServer(f, dir, f.mountOptions())
+	var server *fuse.Server
+	err = f.device.open(func() (err error) {
+		server, err = fuse.NewServer(f, dir, f.mountOptions())
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
