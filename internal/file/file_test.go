@@ -227,6 +227,28 @@ func TestAnyMixOfReadsWritesAndTruncationsLooksLikeAByteSlice(t *testing.T) {
 	})
 }
 
+// The leader does not know that it is open: it is under a lease.
+func TestAFileThatIsRemovedHereWhileItIsOpenIsWritten(t *testing.T) {
+	c := filetest.New()
+	a, _ := newFS(c)
+	b, _ := newFS(c)
+	h := create(t, a, "f")
+	ok(t, h.Close(ctx))
+	waitFor(t, "it is released", func() bool { return c.Open(h.Inode()) == 0 })
+	ok(t, open(t, b, "f", file.Read).Close(ctx)) // leaves a share of the lease
+	h = open(t, a, "f", rw)
+	_, err := a.Remove(ctx, root, filetest.Root, "f", false)
+	ok(t, err)
+	short, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	ok(t, h.WriteAt(short, []byte("contents"), 0))
+	if got := contents(t, h); string(got) != "contents" {
+		t.Fatalf("read %q", got)
+	}
+	ok(t, h.Close(ctx))
+	waitFor(t, "it is gone", func() bool { return !c.Exists(h.Inode()) })
+}
+
 func TestAReadAfterAWriteElsewhereSeesItAndCachesAreDroppedOnlyThen(t *testing.T) {
 	c := filetest.New()
 	var drops atomic.Int32

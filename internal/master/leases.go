@@ -142,8 +142,8 @@ func (l *lead) grant(o *wire.Operation, reply wire.Message) {
 	switch r := reply.(type) {
 	case *wire.Entry:
 		a := r.Attr
-		if _, ok := o.Body.(*wire.AcquireLease); ok && l.opens.has(o.Session, a.Inode) {
-			a.Nlink = max(a.Nlink, 1) // who asks for it and has the file open gives it back at the end
+		if _, ok := o.Body.(*wire.AcquireLease); ok {
+			a.Nlink = max(a.Nlink, 1) // who asks has it open, and gives the lease back at the end
 		}
 		r.Lease = l.grantOne(o.Session, &a, r.Unsettled, wanted(o, r))
 		for i := range r.Also {

@@ -204,6 +204,23 @@ func TestALeaseIsWaitedFor(t *testing.T) {
 	}
 }
 
+// Who has a file open that has lost its name may get leases on it, although the
+// leader may not know that it is open.
+func TestALeaseOnAFileWithoutANameIsGiven(t *testing.T) {
+	c, h, _, dir, file := leased(t)
+	c.do(h.Conn, &wire.Release{Inodes: []ashlar.Inode{file.Attr.Inode}}, nil)
+	second := c.holder("second")
+	looking := c.begin(second.Conn, &wire.Lookup{Parent: dir, Name: "f"}, new(wire.Entry))
+	h.give(file.Attr.Inode, ashlar.LeaseShared, false)
+	ended(t, "the look", looking)
+	var e wire.Entry
+	removing := c.begin(h.Conn, &wire.Remove{Parent: dir, Name: "f"}, &e)
+	second.give(file.Attr.Inode, ashlar.LeaseNone, false)
+	second.give(dir, ashlar.LeaseNone, false)
+	ended(t, "the removal", removing)
+	h.ask(ashlar.LeaseExclusive, &wire.AcquireLease{Inode: file.Attr.Inode, Mode: ashlar.LeaseExclusive})
+}
+
 // A file without a name stays for who may have it open under a lease.
 func TestAFileStaysForItsLeaseholder(t *testing.T) {
 	c, h, other, dir, file := leased(t)

@@ -56,14 +56,6 @@ func (t *openTable) IsOpen(ino ashlar.Inode) bool {
 	return len(t.awaited) > 0 || len(t.of[ino]) > 0
 }
 
-// has tells whether a session is known to have a file open.
-func (t *openTable) has(s ashlar.SessionID, ino ashlar.Inode) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, ok := t.by[s][ino]
-	return ok
-}
-
 // OpenElsewhere implements meta.OpenTable.
 func (t *openTable) OpenElsewhere(ino ashlar.Inode, by ashlar.SessionID) bool {
 	t.mu.Lock()

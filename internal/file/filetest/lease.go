@@ -137,7 +137,7 @@ func (c *Cluster) grant(cl *Client, a *ashlar.Attr, m ashlar.LeaseMode) ashlar.L
 	if a.Type != ashlar.TypeFile {
 		m = min(m, ashlar.LeaseShared)
 	}
-	if a.Nlink == 0 && !c.opens[a.Inode][cl] {
+	if a.Nlink == 0 {
 		return ashlar.LeaseNone
 	}
 	for o, have := range c.leases[a.Inode] {
@@ -172,7 +172,11 @@ func (c *Cluster) leased(cl *Client, body wire.Message, e *wire.Entry, also ...a
 			mode = ashlar.LeaseExclusive
 		}
 	}
-	e.Lease = c.grant(cl, &e.Attr, mode)
+	a := e.Attr
+	if _, ok := body.(*wire.AcquireLease); ok {
+		a.Nlink = max(a.Nlink, 1) // who asks has it open
+	}
+	e.Lease = c.grant(cl, &a, mode)
 	for k, ino := range also {
 		n := c.nodes[ino]
 		if n == nil || ino == e.Attr.Inode || k > 0 && ino == also[0] {
