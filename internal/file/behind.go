@@ -31,6 +31,9 @@ const (
 	// behindPause is how long nothing is written behind after it failed: a close
 	// is to report that there is no room.
 	behindPause = 10 * time.Second
+	// UntoldMax is how many files are remembered that are not open and have an
+	// error that nobody was told.
+	UntoldMax = 4096
 )
 
 // behind is closed files that are to be written. mu guards it.
@@ -42,10 +45,12 @@ type behind struct {
 	failed  time.Time // when one could not be written
 }
 
-// closed is a file with the flags of the handle that was closed.
+// closed is a file with the flags of the handle that was closed, and how many of
+// the file's errors that has told.
 type closed struct {
 	i     *inode
 	flags Flags
+	errs  uint64
 }
 
 // later tells whether closing a handle may leave its data to be written behind.
@@ -66,12 +71,12 @@ func (i *inode) later(flags Flags) bool {
 // letGoLater is letGo for a file whose data is not written yet: its state stays
 // until then, so that an open meanwhile finds it, and no write of that one is
 // overtaken by an older run.
-func (i *inode) letGoLater(flags Flags) {
+func (i *inode) letGoLater(flags Flags, errs uint64) {
 	fs := i.fs
 	b := &fs.behind
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.waiting = append(b.waiting, closed{i, flags})
+	b.waiting = append(b.waiting, closed{i, flags, errs})
 	if b.n++; !b.running {
 		b.running = true
 		fs.work.Add(1)
@@ -114,34 +119,37 @@ func (fs *FS) writeBehind() {
 func (fs *FS) writeOut(all []closed) {
 	ctx, cancel := fs.background()
 	defer cancel()
-	errs := make([]uint64, len(all))
-	files := make([]*inode, len(all))
 	var g errgroup.Group
 	g.SetLimit(behindAtOnce)
-	for k, c := range all {
-		files[k] = c.i
-		c.i.mu.Lock()
-		errs[k] = c.i.errs
-		c.i.mu.Unlock()
+	for _, c := range all {
 		g.Go(func() error { return c.i.flush(ctx, false) })
 	}
 	if g.Wait() == nil {
+		var files []*inode
+		for _, c := range all {
+			if c.i.failures() == c.errs { // otherwise its size would tell of data that is not there
+				files = append(files, c.i)
+			}
+		}
 		fs.commitAll(ctx, files)
 	}
-	for k, c := range all {
-		c.i.wroteOut(ctx, errs[k])
+	for _, c := range all {
+		c.i.wroteOut(ctx, c.errs)
 		c.i.letGo(c.flags)
 	}
 }
 
-// wroteOut commits what is not, and keeps the error of a closed file, which had
-// that many before, for whoever opens it next.
+// wroteOut commits what is not, and keeps the error of a closed file, of which
+// that many were told, for whoever opens it next. Nothing is committed of one
+// that could not be written.
 func (i *inode) wroteOut(ctx context.Context, errs uint64) {
 	fs := i.fs
 	err := i.flush(ctx, false)
-	if err == nil {
+	if err == nil && i.failures() == errs {
 		err = i.commit(ctx)
 	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err == nil && i.errs == errs || fs.base.Err() != nil {
@@ -152,23 +160,88 @@ func (i *inode) wroteOut(ctx context.Context, errs uint64) {
 		fs.o.Logger.Error("write lost: its file was closed", "inode", i.id, "err", err)
 	}
 	i.untold = true
+	if i.writes <= 1 && i.left == 0 && i.dirty.bytes == 0 { // nobody else wrote
+		i.changed, i.localEnd = false, 0
+	}
 	fs.behind.mu.Lock()
 	fs.behind.failed = time.Now()
 	fs.behind.mu.Unlock()
 }
 
+// keepUntold remembers the error of a file whose last handle goes. FS.mu must be
+// held.
+func (fs *FS) keepUntold(i *inode) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.untold {
+		return
+	}
+	if len(fs.untold) >= UntoldMax {
+		for ino := range fs.untold { // any
+			delete(fs.untold, ino)
+			break
+		}
+	}
+	fs.untold[i.id] = i.err
+}
+
+// tell returns, once, the error of a file that is not open.
+func (fs *FS) tell(ino ashlar.Inode) error {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	err := fs.untold[ino]
+	delete(fs.untold, ino)
+	return err
+}
+
+// owes tells whether there may be closed files that are not written, or could
+// not be.
+func (fs *FS) owes() bool {
+	fs.mu.Lock()
+	untold := len(fs.untold)
+	fs.mu.Unlock()
+	fs.behind.mu.Lock()
+	defer fs.behind.mu.Unlock()
+	return fs.behind.n > 0 || untold > 0
+}
+
 // settle writes a file before a rename gives it the place of another: who
-// replaces a file by a whole new one finds one of the two after a crash.
-func (fs *FS) settle(ctx context.Context, parent ashlar.Inode, name string) error {
+// replaces a file by a whole new one finds one of the two after a crash. One that
+// could not be written replaces nothing.
+func (fs *FS) settle(ctx context.Context, cred ashlar.Cred, parent ashlar.Inode, name string) error {
 	ino, ok := fs.cachedName(parent, name)
-	if !ok || ino == 0 {
+	if !ok {
+		if !fs.owes() {
+			return nil
+		}
+		a, err := fs.Lookup(ctx, cred, parent, name)
+		if err != nil {
+			return err
+		}
+		ino = a.Inode
+	}
+	if ino == 0 {
 		return nil
 	}
 	i := fs.state(ino)
-	if i == nil || !i.pending() {
-		return nil
+	if i == nil {
+		return fs.tell(ino)
 	}
+	i.mu.Lock()
+	errs := i.errs
+	if i.untold {
+		i.untold = false
+		errs--
+	}
+	i.mu.Unlock()
 	if err := i.flush(ctx, false); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	err := i.err
+	failed := i.errs != errs
+	i.mu.Unlock()
+	if failed {
 		return err
 	}
 	return i.commit(ctx)

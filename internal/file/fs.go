@@ -102,8 +102,10 @@ type FS struct {
 	releases  []ashlar.Inode // closed, to be released
 	releasing map[ashlar.Inode]chan struct{}
 	timer     bool // a release is scheduled
-	work      sync.WaitGroup
-	read      accesses
+	// untold is errors of files that are not open, which nobody was told.
+	untold map[ashlar.Inode]error
+	work   sync.WaitGroup
+	read   accesses
 	// locking ends with the session that locks are waited for under; nil while
 	// nobody has waited.
 	locking     context.Context
@@ -122,6 +124,7 @@ func New(o Options) *FS {
 		o: o, dirty: semaphore.NewWeighted(DirtyMax),
 		inodes:    map[ashlar.Inode]*inode{},
 		releasing: map[ashlar.Inode]chan struct{}{},
+		untold:    map[ashlar.Inode]error{},
 	}
 	fs.base, fs.cancel = context.WithCancel(context.Background())
 	fs.leases.init()

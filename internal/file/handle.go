@@ -1,6 +1,7 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,7 +137,6 @@ func (fs *FS) handle(i *inode, flags Flags) *Handle {
 	h := &Handle{i: i, flags: flags, errs: i.errs}
 	if i.untold {
 		h.errs--
-		i.untold = false
 	}
 	return h
 }
@@ -305,22 +305,18 @@ func (h *Handle) Sync(ctx context.Context, dataOnly bool) error {
 // Flush is what closing does first: all data is in the object and committed when
 // it returns, unless the file may be written behind. Errors of earlier writes are reported here, once.
 func (h *Handle) Flush(ctx context.Context) error {
-	if h.flags&Write == 0 {
-		return h.intact()
-	}
-	var err error
-	if !h.i.later(h.flags) {
+	kept, err := h.flush(ctx)
+	return cmp.Or(kept, err, h.intact())
+}
+
+// flush returns an error of earlier writes, and of its own.
+func (h *Handle) flush(ctx context.Context) (kept, err error) {
+	if h.flags&Write != 0 && !h.i.later(h.flags) {
 		if err = h.i.flush(ctx, false); err == nil {
 			err = h.i.commit(ctx)
 		}
 	}
-	if kept := h.report(); kept != nil {
-		return kept
-	}
-	if err == nil {
-		err = h.intact()
-	}
-	return err
+	return h.report(), err
 }
 
 // report returns the last error of the inode that this handle has not told.
@@ -332,7 +328,7 @@ func (h *Handle) report() error {
 	if h.errs == h.i.errs {
 		return nil
 	}
-	h.errs = h.i.errs
+	h.errs, h.i.untold = h.i.errs, false
 	return h.i.err
 }
 
@@ -346,7 +342,13 @@ func (h *Handle) Truncate(ctx context.Context, size uint64) error {
 }
 
 // Close flushes and gives the handle up, also when it reports an error.
-func (h *Handle) Close(ctx context.Context) error {
+func (h *Handle) Close(ctx context.Context) error { return h.close(ctx, true) }
+
+// Release is Close when its error reaches nobody: whoever opens the file next is
+// told of data that was lost.
+func (h *Handle) Release(ctx context.Context) error { return h.close(ctx, false) }
+
+func (h *Handle) close(ctx context.Context, heard bool) error {
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
@@ -354,14 +356,27 @@ func (h *Handle) Close(ctx context.Context) error {
 	}
 	h.closed = true
 	h.mu.Unlock()
-	err := h.Flush(ctx)
+	kept, err := h.flush(ctx)
+	if kept != nil && !heard {
+		h.i.mu.Lock()
+		h.i.untold = true
+		h.i.mu.Unlock()
+	}
+	err = cmp.Or(kept, err, h.intact())
 	if lerr := h.releaseAll(ctx); err == nil {
 		err = lerr
 	}
 	if h.flags&Write != 0 && h.i.pending() {
-		h.i.letGoLater(h.flags)
+		h.i.letGoLater(h.flags, h.told())
 	} else {
 		h.i.letGo(h.flags)
 	}
 	return err
+}
+
+// told returns how many failures of the inode it has reported.
+func (h *Handle) told() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.errs
 }

@@ -62,7 +62,7 @@ type inode struct {
 	whole       bool                // a Sync covered everything at some time, and no other client changed the file since
 	errs        uint64              // failures so far
 	err         error               // the last
-	untold      bool                // no handle was there to report it: the next does
+	untold      bool                // nobody was told it: handles opened from now on report it, too
 	lockers     map[locker]*holding // through which handles owners may hold locks
 }
 
@@ -87,6 +87,10 @@ func (fs *FS) hold(ctx context.Context, ino ashlar.Inode, flags Flags) (*inode, 
 	if i == nil {
 		i = &inode{fs: fs, id: ino, room: semaphore.NewWeighted(FileDirtyMax), runs: map[uint64][]*run{}}
 		fs.inodes[ino] = i
+		if err := fs.untold[ino]; err != nil {
+			i.errs, i.err, i.untold = 1, err, true
+			delete(fs.untold, ino)
+		}
 		for k, r := range fs.releases {
 			if r == ino {
 				fs.releases = append(fs.releases[:k], fs.releases[k+1:]...)
@@ -126,6 +130,7 @@ func (i *inode) letGo(flags Flags) {
 		return
 	}
 	delete(fs.inodes, i.id)
+	fs.keepUntold(i)
 	if i.registered {
 		fs.releases = append(fs.releases, i.id)
 		fs.scheduleRelease()
@@ -265,6 +270,13 @@ func (i *inode) size() uint64 {
 func (i *inode) fail(err error) {
 	i.errs++
 	i.err = err
+}
+
+// failures returns how many there were so far.
+func (i *inode) failures() uint64 {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.errs
 }
 
 // refresh asks the leader for the inode's present state.

@@ -107,6 +107,9 @@ func (fs *FS) Remove(ctx context.Context, cred ashlar.Cred, parent ashlar.Inode,
 		defer fs.went(m.Closed)
 	}
 	a, err := fs.entry(ctx, cred, m)
+	if err == nil && a.Nlink == 0 {
+		_ = fs.tell(a.Inode) // nobody will open it
+	}
 	if err == nil && a.Inode == m.Closed && a.Nlink == 0 {
 		fs.Returned([]ashlar.Inode{a.Inode}) // the leader took it as returned
 		fs.unlease(a.Inode)
@@ -156,8 +159,13 @@ func (fs *FS) unlease(ino ashlar.Inode) {
 
 // Rename moves a name.
 func (fs *FS) Rename(ctx context.Context, cred ashlar.Cred, m *wire.Rename) (ashlar.Attr, error) {
-	if err := fs.settle(ctx, m.OldParent, m.OldName); err != nil {
+	if err := fs.settle(ctx, cred, m.OldParent, m.OldName); err != nil {
 		return ashlar.Attr{}, err
+	}
+	if m.Flags&wire.RenameExchange != 0 {
+		if err := fs.settle(ctx, cred, m.NewParent, m.NewName); err != nil {
+			return ashlar.Attr{}, err
+		}
 	}
 	return fs.entry(ctx, cred, m)
 }

@@ -119,7 +119,8 @@ func (i *inode) age() {
 		}
 		ctx, cancel := i.fs.background()
 		defer cancel()
-		if i.flush(ctx, false) == nil {
+		errs := i.failures()
+		if i.flush(ctx, false) == nil && i.failures() == errs {
 			_ = i.commit(ctx) // tried again, and reported, at close
 		}
 	})

@@ -273,7 +273,7 @@ func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	ctx, cancel := f.context()
 	defer cancel()
-	if err := h.Close(ctx); err != nil {
+	if err := h.Release(ctx); err != nil {
 		f.o.Logger.Error("data lost at the last close", "inode", h.Inode(), "err", err)
 	}
 }
