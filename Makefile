@@ -10,12 +10,13 @@ SEED   ?= 1
 RUNS   ?= 0
 FOR    ?= 5m
 DURATION ?= 20m
+SOAK ?= 30m
 SCHEDULES ?=
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run test unit script e2e coherence posix faults sim chaos race lint bench scale stall fuzz deps check man clean crash
+.PHONY: help build run test unit script e2e coherence posix faults sim chaos race lint bench scale stall soak fuzz deps check man clean crash
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -57,6 +58,9 @@ scale: build ## measure what must hold at 10 million inodes and 64 clients at on
 
 stall: deps build ## measure how long applications wait when a node is killed, paused or silent; fails when a bar is missed
 	$(GO) run ./test/stall -bin $(ASHLAR)
+
+soak: deps build ## everything a file system can do, on one tree through two mounts, for SOAK=30m; fails on an error, a difference or a leak
+	$(GO) run ./test/soak -bin $(ASHLAR) -for $(SOAK)
 
 fuzz: ## run every fuzz target for FUZZ (default 10s) each
 	scripts/fuzz.sh $(FUZZ)
