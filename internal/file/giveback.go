@@ -30,8 +30,10 @@ const (
 	leasePause = 5 * time.Millisecond
 	// dropsMax is how many inodes are dropped at a time when all are.
 	dropsMax = 16
-	// leaseMargin is how long before the session's lease is over that begins.
+	// leaseMargin is how long before the session's lease is over that begins, and
+	// dropTime how much earlier for each lease held.
 	leaseMargin = 200 * time.Millisecond
+	dropTime    = 5 * time.Microsecond
 	// firstUseMax is how long a lease that was waited for is kept for that use.
 	firstUseMax = 20 * time.Millisecond
 )
@@ -398,25 +400,35 @@ func (fs *FS) dropEach(all []*leased, each func(*leased)) {
 // leases on inodes hold still.
 func (fs *FS) watchLease() {
 	defer fs.work.Done()
-	dropped := false
+	lapsed := false
 	for fs.base.Err() == nil {
-		left := fs.left()
-		if left > leaseMargin {
-			dropped = false
-			_ = fs.waitAtMost(fs.base, nil, left-leaseMargin)
+		if left := fs.left(); left > 0 {
+			lapsed = false
+			_ = fs.waitAtMost(fs.base, nil, left)
 			continue
 		}
-		if !dropped {
-			l := &fs.leases
-			l.mu.Lock()
-			all := make([]*leased, 0, len(l.m))
-			for _, x := range l.m {
-				all = append(all, x)
-			}
-			l.mu.Unlock()
-			fs.dropEach(all, func(*leased) {})
-			dropped = true
-		}
-		_ = fs.waitAtMost(fs.base, nil, leaseMargin/2)
+		fs.dropEach(fs.mayBeCached(lapsed), func(*leased) {})
+		lapsed = true
+		_ = fs.waitAtMost(fs.base, nil, leaseMargin/4)
 	}
+}
+
+// mayBeCached returns what caches above may hold something of: first that of
+// which they may hold pages, which have no end of their own. With again it is
+// only what was read or written since, or was being when it was dropped last.
+func (fs *FS) mayBeCached(again bool) []*leased {
+	l := &fs.leases
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var pages, rest []*leased
+	for _, x := range l.m {
+		switch {
+		case x.begun > 0 && !x.clean:
+			pages = append(pages, x)
+		case !again:
+			rest = append(rest, x)
+		}
+		x.clean = x.uses == 0
+	}
+	return append(pages, rest...)
 }

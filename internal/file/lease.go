@@ -54,6 +54,7 @@ type leased struct {
 
 	uses   int           // accesses under way that rely on it
 	begun  uint64        // so far
+	clean  bool          // when caches above dropped it, none was under way nor has begun since
 	idle   chan struct{} // closed when there are none
 	first  chan struct{} // closed with the first use of a lease that somebody waits for
 	giving *giving       // nothing is learnt of the lease meanwhile
@@ -101,8 +102,23 @@ func (l *leases) firm(ino ashlar.Inode) *leased {
 	return x
 }
 
-// left is how long answers may be given from what is known here (I-6).
+// left is how long answers may be given from what is known here, and caches
+// above be filled: until those are dropped, shortly before the session's lease is
+// over (I-6).
 func (fs *FS) left() time.Duration {
+	if fs.o.Lease == nil {
+		return 0
+	}
+	l := &fs.leases
+	l.mu.Lock()
+	n := len(l.m)
+	l.mu.Unlock()
+	return max(0, fs.o.Lease()-leaseMargin-time.Duration(n)*dropTime)
+}
+
+// accepted is how long what caches above give back is taken in: as long as the
+// session's lease holds.
+func (fs *FS) accepted() time.Duration {
 	if fs.o.Lease == nil {
 		return 0
 	}

@@ -191,6 +191,9 @@ func TestCachesAreDroppedBeforeTheSessionsLeaseIsOver(t *testing.T) {
 	}
 	left.Store(int64(leaseMargin / 2))
 	until(t, "it is dropped", func() bool { return drops.Load() == 1 })
+	if _, ok := fs.Known(7); ok || fs.Keep(7) > 0 {
+		t.Error("caches above are filled again when they were dropped")
+	}
 	left.Store(0)
 	if _, ok := fs.Known(7); ok {
 		t.Error("answered when the lease was over")
@@ -204,4 +207,48 @@ func TestCachesAreDroppedBeforeTheSessionsLeaseIsOver(t *testing.T) {
 		t.Error("answered after the session was lost")
 	}
 	until(t, "it is dropped again", func() bool { return drops.Load() == 2 && fs.holds(7) == ashlar.LeaseNone })
+}
+
+// A reader does not fill again what was dropped because the session's lease is
+// about to be over; what one has read that began before is dropped once more.
+// What caches above give back is taken in: they wait for that.
+func TestNothingIsReadBetweenDroppingAndTheEndOfTheSessionsLease(t *testing.T) {
+	left := hour()
+	var drops atomic.Int32
+	fs := leasedFS(t, &granting{}, left, func(ashlar.Inode, uint64, uint64) { drops.Add(1) })
+	i, err := fs.hold(t.Context(), 7, Read|Write)
+	if err != nil {
+		t.Fatal(err)
+	}
+	use := func(ctx context.Context, mode ashlar.LeaseMode, cached bool) (func(), error) {
+		return fs.use(ctx, i, demand{mode: mode, span: span{0, 4096}, paged: true, cached: cached})
+	}
+	end, err := use(t.Context(), ashlar.LeaseExclusive, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.Store(int64(leaseMargin / 2))
+	fs.work.Add(1)
+	go fs.watchLease() // the other one sleeps for an hour
+	until(t, "it is dropped", func() bool { return drops.Load() > 0 })
+	ctx, cancel := context.WithTimeout(t.Context(), 4*leasePause)
+	defer cancel()
+	if _, err := use(ctx, ashlar.LeaseShared, false); err == nil {
+		t.Fatal("read after caches were dropped")
+	}
+	n := drops.Load()
+	until(t, "what is being read is dropped again", func() bool { return drops.Load() > n })
+	end()
+	n = drops.Load()
+	until(t, "and when it is read", func() bool { return drops.Load() > n })
+	back, err := use(t.Context(), ashlar.LeaseExclusive, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back()
+	left.Store(int64(time.Hour))
+	if end, err = use(t.Context(), ashlar.LeaseShared, false); err != nil {
+		t.Fatal(err)
+	}
+	end()
 }

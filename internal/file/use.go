@@ -44,6 +44,9 @@ func (fs *FS) use(ctx context.Context, i *inode, a demand) (end func(), err erro
 	waited := false
 	for {
 		left := fs.left()
+		if a.cached {
+			left = fs.accepted()
+		}
 		l.mu.Lock()
 		x := l.m[i.id]
 		if x != nil && x.mode >= a.mode && left > 0 && x.open(a.cached) {
@@ -84,7 +87,7 @@ func (x *leased) open(cached bool) bool {
 func (x *leased) begin() {
 	x.uses++
 	x.begun++
-	x.used = true
+	x.used, x.clean = true, false
 	if x.first != nil {
 		close(x.first)
 		x.first = nil
