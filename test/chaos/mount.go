@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -48,16 +50,40 @@ type mount struct {
 	bin, client, dir, log string
 	proc                  *process
 	lives                 []*process
+
+	mu   sync.Mutex
+	back []time.Time // when it was mounted, each time
 }
 
 // start mounts. A mount whose process was killed is taken away first.
 func (m *mount) start() (err error) {
 	_ = syscall.Unmount(m.dir, syscall.MNT_DETACH) // it may not be mounted
 	cmd := exec.Command(m.bin, "mount", "--foreground", "--pprof", mountPprof, m.client+":"+volume, m.dir)
-	if m.proc, err = start(cmd, m.log); err == nil {
-		m.lives = append(m.lives, m.proc)
+	if m.proc, err = start(cmd, m.log); err != nil {
+		return err
 	}
-	return err
+	m.lives = append(m.lives, m.proc)
+	go func() {
+		if m.ready(context.Background()) == nil {
+			m.mu.Lock()
+			m.back = append(m.back, time.Now())
+			m.mu.Unlock()
+		}
+	}()
+	return nil
+}
+
+// mounted is when the mount was there again after a moment, as now(); it needs
+// a leader for that. If it was not, it is the end of time.
+func (m *mount) mounted(after int64) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.back {
+		if n := toNow(t); n >= after {
+			return n
+		}
+	}
+	return math.MaxInt64 - int64(errorSlack)
 }
 
 // ready waits until it is mounted.
@@ -215,10 +241,13 @@ func fromNow(n int64) time.Time { return time.Now().Add(-time.Duration(now() - n
 // space where a disk has none.
 func (r *round) allowed(e *appError, lost []time.Time) bool {
 	for _, w := range r.windows {
+		dead := w.Kind == "kill" && w.Args[0] == mountName
+		if dead {
+			w.to = r.c.mount.mounted(w.to)
+		}
 		if w.from > e.Return || w.to+int64(errorSlack) < e.Call {
 			continue
 		}
-		dead := w.Kind == "kill" && w.Args[0] == mountName
 		full := w.Kind == "disk" && w.Args[1] == "chunks" && (w.Args[2] == "full" || w.Args[2] == "scarce")
 		if dead || full && e.Errno == syscall.ENOSPC {
 			return true

@@ -37,6 +37,7 @@ func TestErrorsOfApplicationsAreJudged(t *testing.T) {
 	}{
 		{"the mount is killed", "10s kill m1 2s", 0, syscall.ENOTCONN, 11, true},
 		{"the mount was killed long ago", "10s kill m1 2s", 0, syscall.ENOTCONN, 30, false},
+		{"the mount was killed and is not back yet", "10s kill m1 2s", 0, syscall.ENOENT, 18, true},
 		{"a node is killed", "10s kill n1 2s", 0, syscall.EIO, 11, false},
 		{"a disk is full", "10s disk n1 chunks full 2s", 0, syscall.ENOSPC, 11, true},
 		{"a disk is full and says something else", "10s disk n1 chunks full 2s", 0, syscall.EIO, 11, false},
@@ -52,7 +53,7 @@ func TestErrorsOfApplicationsAreJudged(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		r := &round{dir: dir, began: base, windows: []window{fault(c.fault)}}
-		r.c = &cluster{mount: &mount{log: filepath.Join(dir, "mount.log")}}
+		r.c = &cluster{mount: &mount{log: filepath.Join(dir, "mount.log"), back: []time.Time{base.Add(9 * time.Second), base.Add(17 * time.Second)}}}
 		log := ""
 		if c.lost > 0 {
 			log = fmt.Sprintf(lost, base.Add(time.Duration(c.lost*float64(time.Second))).UTC().Format(time.RFC3339Nano))
