@@ -199,7 +199,7 @@ func (f *File) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if f.h.IsAppend() {
-		off, err := f.h.Append(f.v.ctx, p)
+		off, err := f.h.Append(f.v.ctx, p, 0)
 		if err != nil {
 			return 0, pathError("write", f.name, err)
 		}

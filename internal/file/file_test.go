@@ -124,7 +124,7 @@ func TestAnyMixOfReadsWritesAndTruncationsLooksLikeAByteSlice(t *testing.T) {
 			"append": func(t *rapid.T) {
 				off := uint64(len(model))
 				write(off, rapid.IntRange(1, 9000).Draw(t, "n"), func(p []byte) {
-					at, err := h.Append(ctx, p)
+					at, err := h.Append(ctx, p, 0)
 					ok(t, err)
 					if at != off {
 						t.Fatalf("appended at %d, want %d", at, off)
@@ -299,7 +299,7 @@ func TestAppendsFromTwoClientsLoseAndTearNothing(t *testing.T) {
 			defer wg.Done()
 			h := open(t, fs, "log", rw|file.Append)
 			for n := range each {
-				if _, err := h.Append(ctx, fmt.Appendf(nil, "%d:%04d\n", k, n)); err != nil {
+				if _, err := h.Append(ctx, fmt.Appendf(nil, "%d:%04d\n", k, n), 0); err != nil {
 					t.Error(err)
 				}
 				if n%50 == 0 {

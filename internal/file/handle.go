@@ -176,10 +176,10 @@ func (h *Handle) use(ctx context.Context, mode ashlar.LeaseMode, off, n uint64) 
 	return h.i.fs.use(ctx, h.i, demand{mode: mode, span: span{off, off + n}, paged: n > 0 && h.flags&Direct == 0})
 }
 
-// Own gets the lease that a write needs, which another may take back at any
-// time.
-func (h *Handle) Own(ctx context.Context) error {
-	end, err := h.use(ctx, ashlar.LeaseExclusive, 0, 0)
+// Own gets the lease that a write of n bytes at off needs, which another may
+// take back at any time.
+func (h *Handle) Own(ctx context.Context, off, n uint64) error {
+	end, err := h.use(ctx, ashlar.LeaseExclusive, off, n)
 	if err == nil {
 		end()
 	}
@@ -252,12 +252,14 @@ func (h *Handle) write(ctx context.Context, p []byte, off uint64) error {
 
 // Append writes p at the end of the file: under an exclusive lease that is
 // known here, and no two appenders get the same place. It returns where p went.
-func (h *Handle) Append(ctx context.Context, p []byte) (uint64, error) {
+// A cache above, which may hold pages locked meanwhile, takes the end to be at
+// guess.
+func (h *Handle) Append(ctx context.Context, p []byte, guess uint64) (uint64, error) {
 	if err := h.writable(0, len(p)); err != nil {
 		return 0, err
 	}
 	i := h.i
-	end, err := h.use(ctx, ashlar.LeaseExclusive, 0, uint64(len(p)))
+	end, err := h.use(ctx, ashlar.LeaseExclusive, guess, uint64(len(p)))
 	if err != nil {
 		return 0, err
 	}

@@ -141,7 +141,7 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	ctx, cancel := f.context()
 	defer cancel()
 	if in.WriteFlags&writeFromCache == 0 {
-		if err := f.killPrivileges(ctx, h, &in.InHeader, in.WriteFlags&writeKillPriv != 0); err != nil {
+		if err := f.killPrivileges(ctx, h, &in.InHeader, in.WriteFlags&writeKillPriv != 0, in.Offset, uint64(len(data))); err != nil {
 			return 0, f.status("write", err)
 		}
 	}
@@ -164,7 +164,7 @@ func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, d
 	case in.Flags&syscall.O_APPEND == 0:
 		err = h.WriteAt(ctx, data, off)
 	default:
-		off, err = h.Append(ctx, data)
+		off, err = h.Append(ctx, data, in.Offset)
 	}
 	// The kernel drops pages under what it does not write to its cache before it
 	// sends that here, and may have read them again meanwhile; and if others
@@ -175,11 +175,11 @@ func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, d
 	return err
 }
 
-// killPrivileges takes away before a change of a file's data what goes with
-// it: capabilities, and if the kernel says so setuid, and setgid of what the
+// killPrivileges takes away before a change of a file's data, of which the
+// kernel may hold the pages of n bytes at off locked, what goes with it: capabilities, and if the kernel says so setuid, and setgid of what the
 // group may execute or of a group that the caller is not in.
-func (f *filesystem) killPrivileges(ctx context.Context, h *openFile, by *fuse.InHeader, setid bool) error {
-	if err := h.Own(ctx); err != nil { // so that it is known here
+func (f *filesystem) killPrivileges(ctx context.Context, h *openFile, by *fuse.InHeader, setid bool, off, n uint64) error {
+	if err := h.Own(ctx, off, n); err != nil { // so that it is known here
 		return err
 	}
 	a, err := f.fs.GetAttr(ctx, ashlar.Cred{Checked: true}, h.Inode())

@@ -31,7 +31,7 @@ func (f *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	if in.Offset > ashlar.FileSizeMax || in.Length > ashlar.FileSizeMax-in.Offset {
 		return fuse.Status(syscall.EFBIG)
 	}
-	err := f.killPrivileges(ctx, h, &in.InHeader, in.Uid != 0)
+	err := f.killPrivileges(ctx, h, &in.InHeader, in.Uid != 0, 0, 0)
 	if err == nil {
 		err = change()
 	}
@@ -81,7 +81,7 @@ func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 }
 
 func (f *filesystem) copyRange(ctx context.Context, src, dst *openFile, in *fuse.CopyFileRangeIn) (uint64, error) {
-	if err := f.killPrivileges(ctx, dst, &in.InHeader, in.Uid != 0); err != nil {
+	if err := f.killPrivileges(ctx, dst, &in.InHeader, in.Uid != 0, 0, 0); err != nil {
 		return 0, err
 	}
 	return dst.CopyFrom(ctx, src.Handle, in.OffIn, in.OffOut, in.Len)
