@@ -15,8 +15,8 @@ type dir struct {
 	floor uint64 // what was so before this version is not taken in
 	full  bool   // a name that is missing is not there
 
-	// The last listing, without attributes: of which version it is, what it goes
-	// on after, and whether that is the end.
+	// The last listing, without attributes: of which version it is, 0 for none
+	// that may go on, what it goes on after, and whether that is the end.
 	listed  []wire.DirEntry
 	version uint64
 	next    uint64
@@ -117,11 +117,19 @@ func (l *leases) dropNames() {
 	}
 }
 
-// clearNames forgets a directory's names. mu must be held.
+// clearNames forgets a directory's names; a listing under way does not go on.
+// mu must be held.
 func (l *leases) clearNames(x *leased) {
-	l.names -= len(x.names) + len(x.listed)
-	x.names, x.listed, x.full = nil, nil, false
+	l.names -= len(x.names)
+	x.names, x.full = nil, false
+	l.unlist(x)
 	x.floor = max(x.floor, x.attr.Version)
+}
+
+// unlist forgets a directory's last listing. mu must be held.
+func (l *leases) unlist(x *leased) {
+	l.names -= len(x.listed)
+	x.listed, x.version, x.next, x.whole = nil, 0, 0, false
 }
 
 // learnDir takes in a part of a listing.
@@ -136,11 +144,11 @@ func (fs *FS) learnDir(asked uint64, m *wire.Readdir, r *wire.ReaddirReply) {
 	l := &fs.leases
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if x := l.firm(m.Inode); x != nil {
+		l.list(x, m.Cookie, r) // first: for want of room the names may clear it
+	}
 	for k := range r.Entries {
 		l.name(m.Inode, r.Entries[k].Name, r.Entries[k].Inode, r.Dir.Attr.Version)
-	}
-	if x := l.firm(m.Inode); x != nil {
-		l.list(x, m.Cookie, r)
 	}
 }
 
@@ -150,15 +158,17 @@ func (l *leases) list(x *leased, after uint64, r *wire.ReaddirReply) {
 	version := r.Dir.Attr.Version
 	switch {
 	case after == 0:
-		l.names -= len(x.listed)
-		x.listed, x.next, x.version, x.whole = nil, 0, version, false
+		l.unlist(x)
+		x.version = version
 	case x.version != version || x.next != after || x.whole:
 		return
 	}
-	if l.names += len(r.Entries); l.names > NamesMax {
+	if l.names+len(r.Entries) > NamesMax {
+		l.unlist(x)
 		l.dropNames()
 		return
 	}
+	l.names += len(r.Entries)
 	for _, e := range r.Entries {
 		x.listed = append(x.listed, wire.DirEntry{Name: e.Name, Inode: e.Inode, Type: e.Type, Cookie: e.Cookie})
 		x.next = e.Cookie
