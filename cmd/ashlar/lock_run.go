@@ -79,10 +79,13 @@ func runLockRun(ctx context.Context, g *global, o lockRunOptions, name string, c
 	if err == nil {
 		err = run.until(l, o.grace)
 	}
+	if isExit(err, exitLockLost) {
+		return err
+	}
 	uctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	switch gone := l.Unlock(uctx); {
-	case gone == nil || isExit(err, exitLockLost):
+	case gone == nil:
 	case errors.Is(gone, ashlar.NoSession):
 		return exitError{exitLockLost, fmt.Errorf("lock %s was lost before the command ended", name)}
 	default:
