@@ -281,28 +281,49 @@ func (l *leases) remove(x *leased) {
 	}
 }
 
-// giveBack returns leases that nobody asked for.
+// giveBack returns leases that nobody asked for, each as soon as it is ready:
+// whoever uses one that is not may be waiting for another of them.
 func (fs *FS) giveBack(inos []ashlar.Inode) {
 	if len(inos) == 0 {
 		return
 	}
 	in := fs.o.Meta.Session()
-	m := &wire.ReturnLeases{}
-	for _, ino := range inos {
-		m.Leases = append(m.Leases, fs.Recall(ino, ashlar.LeaseNone))
-	}
+	ready := make(chan wire.HeldLease, len(inos))
+	go func() {
+		defer close(ready)
+		var g errgroup.Group
+		g.SetLimit(dropsMax)
+		for _, ino := range inos {
+			g.Go(func() error {
+				ready <- fs.Recall(ino, ashlar.LeaseNone)
+				return nil
+			})
+		}
+		_ = g.Wait()
+	}()
 	ctx, cancel := fs.background()
 	defer cancel()
-	for rest := m.Leases; len(rest) > 0; {
-		n := min(len(rest), wire.ReturnsMax)
-		part := &wire.ReturnLeases{Leases: rest[:n]}
-		if err := fs.o.Meta.DoIn(ctx, in, ashlar.Cred{Checked: true}, part, nil); err != nil {
-			fs.o.Logger.Debug("leases not returned", "err", err) // the next hello does not name them
-			break
+	for h := range ready {
+		m := &wire.ReturnLeases{Leases: []wire.HeldLease{h}}
+		for more := true; more && len(m.Leases) < wire.ReturnsMax; {
+			select {
+			case h, ok := <-ready:
+				if more = ok; ok {
+					m.Leases = append(m.Leases, h)
+				}
+			default:
+				more = false
+			}
 		}
-		rest = rest[n:]
+		if err := fs.o.Meta.DoIn(ctx, in, ashlar.Cred{Checked: true}, m, nil); err != nil {
+			fs.o.Logger.Debug("leases not returned", "err", err) // the next hello does not name them
+		}
+		back := make([]ashlar.Inode, 0, len(m.Leases))
+		for _, h := range m.Leases {
+			back = append(back, h.Inode)
+		}
+		fs.Returned(back)
 	}
-	fs.Returned(inos)
 }
 
 func (fs *FS) kickEvict() {

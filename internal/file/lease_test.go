@@ -252,3 +252,45 @@ func TestNothingIsReadBetweenDroppingAndTheEndOfTheSessionsLease(t *testing.T) {
 	}
 	end()
 }
+
+// Whoever copies uses two leases, and may have one while the other is given
+// back: that one does not wait for the first.
+func TestALeaseIsReturnedBeforeOthersOfItsBatchAreReady(t *testing.T) {
+	fs := leasedFS(t, &granting{}, hour(), nil)
+	use := func(ino ashlar.Inode) (func(), error) {
+		i, err := fs.hold(t.Context(), ino, Read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return fs.use(ctx, i, demand{mode: ashlar.LeaseShared, span: span{0, 4096}})
+	}
+	both := []ashlar.Inode{9, 7}
+	for _, ino := range both {
+		a := attrOf(ino, 1)
+		fs.learn(fs.leases.ask(), &a, &wire.Object{}, ashlar.LeaseShared)
+	}
+	first, err := use(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fs.giveBack(both)
+	}()
+	until(t, "the used one waits", func() bool {
+		fs.leases.mu.Lock()
+		defer fs.leases.mu.Unlock()
+		g := fs.leases.m[7].giving
+		return g != nil && g.gate
+	})
+	second, err := use(9)
+	if err != nil {
+		t.Fatal("the other lease is not returned: ", err)
+	}
+	second()
+	first()
+	<-done
+}
