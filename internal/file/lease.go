@@ -352,7 +352,9 @@ func (fs *FS) Known(ino ashlar.Inode) (ashlar.Attr, bool) {
 		return a, false
 	}
 	if i := fs.state(ino); i != nil {
-		return i.view(), true
+		if v := i.view(); v.Inode != 0 { // an open that is under way knows nothing yet
+			return v, true
+		}
 	}
 	return a, true
 }

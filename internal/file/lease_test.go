@@ -253,6 +253,7 @@ func TestNothingIsReadBetweenDroppingAndTheEndOfTheSessionsLease(t *testing.T) {
 	end()
 }
 
+<<<<<<< HEAD
 // Whoever copies uses two leases, and may have one while the other is given
 // back: that one does not wait for the first.
 func TestALeaseIsReturnedBeforeOthersOfItsBatchAreReady(t *testing.T) {
@@ -293,4 +294,18 @@ func TestALeaseIsReturnedBeforeOthersOfItsBatchAreReady(t *testing.T) {
 	second()
 	first()
 	<-done
+=======
+// An open that is under way knows nothing of the file yet; whoever asks for its
+// attributes meanwhile is told what is known under the lease.
+func TestAttributesAreToldWhileAnOpenIsUnderWay(t *testing.T) {
+	fs := leasedFS(t, &granting{}, hour(), nil)
+	a := ashlar.Attr{Inode: 7, Type: ashlar.TypeFile, Mode: 0o644, Nlink: 1, Size: 5}
+	fs.learn(fs.leases.ask(), &a, &wire.Object{}, ashlar.LeaseShared)
+	if _, err := fs.hold(t.Context(), 7, Read); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := fs.Known(7); !ok || got != a {
+		t.Errorf("%+v, %v", got, ok)
+	}
+>>>>>>> f09ba2c (internal/file: attributes are known while an open is under way)
 }
