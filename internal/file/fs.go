@@ -95,6 +95,7 @@ type FS struct {
 	base   context.Context     // of background work
 	cancel context.CancelFunc
 	leases leases
+	drops  drops
 	behind behind
 
 	mu        sync.Mutex
@@ -128,6 +129,7 @@ func New(o Options) *FS {
 	}
 	fs.base, fs.cancel = context.WithCancel(context.Background())
 	fs.leases.init()
+	fs.drops.init()
 	if o.Lease != nil && o.Drop != nil {
 		fs.work.Add(1)
 		go fs.watchLease()

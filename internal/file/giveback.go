@@ -191,37 +191,16 @@ func (fs *FS) drop(ino ashlar.Inode) {
 	if fs.o.Drop == nil {
 		return
 	}
-	all := fs.dropping(ino, span{0, 0})
+	all, begun := fs.dropping(ino, span{}), around{}
 	for since := fs.o.Clock.Now(); fs.o.Clock.Now().Sub(since) < dropMax; {
 		if _ = fs.waitAtMost(context.Background(), all, dropLook); isClosed(all) {
 			return
 		}
-		around := fs.leases.around(ino)
-		if len(around) == 0 {
-			continue
-		}
-		done := true
-		for _, s := range around {
-			ch := fs.dropping(ino, s)
-			_ = fs.waitAtMost(context.Background(), ch, dropLook)
-			done = done && isClosed(ch)
-		}
-		if done {
+		if rest := fs.leases.around(ino); len(rest) > 0 && begun.dropped(fs, ino, rest) {
 			return
 		}
 	}
 	fs.o.Logger.Warn("the kernel does not drop what it has cached", "inode", ino)
-}
-
-// dropping has caches above drop a part of an inode, and returns a channel that
-// is closed when they have.
-func (fs *FS) dropping(ino ashlar.Inode, s span) <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		fs.o.Drop(ino, s.off, s.end-s.off)
-	}()
-	return done
 }
 
 func isClosed(ch <-chan struct{}) bool {
@@ -390,7 +369,8 @@ func (fs *FS) loseLeases() {
 	fs.work.Add(1)
 	go func() {
 		defer fs.work.Done()
-		fs.dropEach(lost, func(x *leased) {
+		fs.each(lost, func(x *leased) {
+			fs.drop(x.ino)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			g := x.giving
@@ -401,15 +381,13 @@ func (fs *FS) loseLeases() {
 	}()
 }
 
-// dropEach has caches above drop many inodes, and calls each for those that are
-// done.
-func (fs *FS) dropEach(all []*leased, each func(*leased)) {
+// each calls f for many leases, some at a time.
+func (fs *FS) each(all []*leased, f func(*leased)) {
 	var g errgroup.Group
 	g.SetLimit(dropsMax)
 	for _, x := range all {
 		g.Go(func() error {
-			fs.drop(x.ino)
-			each(x)
+			f(x)
 			return nil
 		})
 	}
@@ -428,7 +406,7 @@ func (fs *FS) watchLease() {
 			_ = fs.waitAtMost(fs.base, nil, left)
 			continue
 		}
-		fs.dropEach(fs.mayBeCached(lapsed), func(*leased) {})
+		fs.each(fs.mayBeCached(lapsed), func(x *leased) { fs.dropSoon(x.ino) })
 		lapsed = true
 		_ = fs.waitAtMost(fs.base, nil, leaseMargin/4)
 	}

@@ -309,3 +309,82 @@ func TestAttributesAreToldWhileAnOpenIsUnderWay(t *testing.T) {
 	}
 >>>>>>> f09ba2c (internal/file: attributes are known while an open is under way)
 }
+
+// Reads of many pages of a file may be stuck at a chunkserver, and others come
+// and wait for its lease: each drop in the kernel waits for some of them, and is
+// not asked for again and again.
+func TestAPageThatCanNotBeDroppedHoldsFewThreads(t *testing.T) {
+	stuck := make(chan struct{})
+	var now, most, all atomic.Int32
+	fs := leasedFS(t, &granting{gate: stuck}, hour(), func(_ ashlar.Inode, _, n uint64) {
+		for k := now.Add(1); ; {
+			if m := most.Load(); k <= m || most.CompareAndSwap(m, k) {
+				break
+			}
+		}
+		if n == 0 {
+			all.Add(1)
+		}
+		<-stuck
+		now.Add(-1)
+	})
+	i, err := fs.hold(t.Context(), 7, Read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // recalls of it
+		go fs.drop(7)
+	}
+	var readers sync.WaitGroup
+	for k := range uint64(4 * dropsOfOne) { // come one by one: what is around them changes
+		readers.Add(1)
+		go func() {
+			defer readers.Done()
+			end, err := fs.use(t.Context(), i, demand{mode: ashlar.LeaseShared, span: span{k << 13, k<<13 + 1}, paged: true})
+			if err == nil {
+				end()
+			}
+		}()
+		until(t, "it waits", func() bool { return uint64(len(fs.leases.around(7))) > k })
+	}
+	until(t, "drops are under way", func() bool { return now.Load() > 1 })
+	last := now.Load()
+	until(t, "no more are begun", func() bool {
+		was := last
+		_ = fs.waitAtMost(t.Context(), nil, 20*dropLook)
+		last = now.Load()
+		return last == was
+	})
+	if n := most.Load(); n > dropsOfOne+1 || all.Load() > 1 {
+		t.Errorf("%d drops at a time, %d of all", n, all.Load())
+	}
+	close(stuck)
+	readers.Wait()
+	until(t, "all are over", func() bool {
+		fs.drops.mu.Lock()
+		defer fs.drops.mu.Unlock()
+		return len(fs.drops.m) == 0
+	})
+}
+
+// Files of which a page can not be dropped hold up no others when the session's
+// lease is about to be over.
+func TestStuckPagesHoldUpNoOtherFilesWhenTheSessionsLeaseIsOver(t *testing.T) {
+	left, stuck := hour(), make(chan struct{})
+	var drops atomic.Int32
+	fs := leasedFS(t, &granting{}, left, func(ashlar.Inode, uint64, uint64) { drops.Add(1); <-stuck })
+	defer close(stuck)
+	const files = 3 * dropsMax
+	for ino := range ashlar.Inode(files) {
+		a := attrOf(ino+1, 1)
+		fs.learn(fs.leases.ask(), &a, &wire.Object{}, ashlar.LeaseShared)
+	}
+	left.Store(int64(leaseMargin / 2))
+	fs.work.Add(1)
+	go fs.watchLease()
+	began := time.Now()
+	until(t, "all are dropped", func() bool { return drops.Load() >= files })
+	if took := time.Since(began); took > dropMax/2 {
+		t.Errorf("after %v", took)
+	}
+}
