@@ -253,7 +253,6 @@ func TestNothingIsReadBetweenDroppingAndTheEndOfTheSessionsLease(t *testing.T) {
 	end()
 }
 
-<<<<<<< HEAD
 // Whoever copies uses two leases, and may have one while the other is given
 // back: that one does not wait for the first.
 func TestALeaseIsReturnedBeforeOthersOfItsBatchAreReady(t *testing.T) {
@@ -294,7 +293,8 @@ func TestALeaseIsReturnedBeforeOthersOfItsBatchAreReady(t *testing.T) {
 	second()
 	first()
 	<-done
-=======
+}
+
 // An open that is under way knows nothing of the file yet; whoever asks for its
 // attributes meanwhile is told what is known under the lease.
 func TestAttributesAreToldWhileAnOpenIsUnderWay(t *testing.T) {
@@ -307,7 +307,6 @@ func TestAttributesAreToldWhileAnOpenIsUnderWay(t *testing.T) {
 	if got, ok := fs.Known(7); !ok || got != a {
 		t.Errorf("%+v, %v", got, ok)
 	}
->>>>>>> f09ba2c (internal/file: attributes are known while an open is under way)
 }
 
 // Reads of many pages of a file may be stuck at a chunkserver, and others come
