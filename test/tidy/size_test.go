@@ -83,3 +83,13 @@ func TestFilesEndInOneNewline(t *testing.T) {
 		}
 	}
 }
+
+func TestNoMergeIsHalfDone(t *testing.T) {
+	for _, f := range files(t) {
+		for n, line := range strings.Split(f.text, "\n") {
+			if strings.HasPrefix(line, "<<<<<<"+"< ") || strings.HasPrefix(line, ">>>>>>"+"> ") {
+				t.Errorf("%s:%d: %s", f.path, n+1, line)
+			}
+		}
+	}
+}
