@@ -320,22 +320,23 @@ func (fs *FS) kickEvict() {
 	}
 }
 
-// evict gives back leases that were not used for a while, of what is not open.
+// evict gives back leases that were not used for a while, of what is not open; if
+// that is not enough, of files that are open and not being used.
 func (fs *FS) evict() {
 	l := &fs.leases
 	var inos []ashlar.Inode
 	fs.mu.Lock()
 	l.mu.Lock()
-	looked := 0
+	looked, full := 0, len(l.m) >= LeasesMax+evictBatch
 	for ino, x := range l.m { // any
 		if looked++; looked > evictLook || len(inos) >= evictBatch {
 			break
 		}
-		if x.used && len(l.m) < LeasesMax+evictBatch {
+		if x.used && !full {
 			x.used = false
 			continue
 		}
-		if fs.inodes[ino] == nil && x.giving == nil && x.mode != ashlar.LeaseNone {
+		if (fs.inodes[ino] == nil || full && x.uses == 0) && x.giving == nil && x.mode != ashlar.LeaseNone {
 			inos = append(inos, ino)
 		}
 	}

@@ -387,3 +387,37 @@ func TestStuckPagesHoldUpNoOtherFilesWhenTheSessionsLeaseIsOver(t *testing.T) {
 		t.Errorf("after %v", took)
 	}
 }
+
+// A mount has more files open than it may hold leases: it gives back some that
+// are open, too, and the leader knows that they are.
+func TestLeasesOfOpenFilesAreGivenBackWhenThereAreTooMany(t *testing.T) {
+	fs := leasedFS(t, &granting{}, hour(), nil)
+	const files = LeasesMax + 4*evictBatch
+	for ino := ashlar.Inode(1); ino <= files; ino++ {
+		if _, err := fs.hold(t.Context(), ino, Read); err != nil {
+			t.Fatal(err)
+		}
+		a := attrOf(ino, 1)
+		fs.learn(fs.leases.ask(), &a, &wire.Object{}, ashlar.LeaseShared)
+	}
+	until(t, "some are given back", func() bool {
+		if len(fs.Leases()) >= LeasesMax+evictBatch {
+			fs.kickEvict()
+			return false
+		}
+		fs.leases.mu.Lock()
+		defer fs.leases.mu.Unlock()
+		return !fs.leases.evicting
+	})
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	n := 0
+	for ino, i := range fs.inodes {
+		if fs.holds(ino) == ashlar.LeaseNone && !i.registered {
+			n++
+		}
+	}
+	if n > 0 {
+		t.Errorf("%d files are open without a lease and without the leader's knowledge", n)
+	}
+}

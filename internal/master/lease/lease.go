@@ -33,8 +33,16 @@ import (
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
-// TotalMax bounds the leases of all sessions, some 150 bytes each.
-const TotalMax = 2 << 20
+const (
+	// TotalMax bounds the leases of all sessions, some 150 bytes each. When but a
+	// part of spare is left, the session that has most is asked for some.
+	TotalMax = 2 << 20
+	spare    = 16
+	// giveMax is how many it is asked for at a time, and at most the part
+	// givePart of what it has.
+	giveMax  = 1024
+	givePart = 4
+)
 
 // Table is the leases of all sessions.
 type Table struct {
@@ -45,6 +53,8 @@ type Table struct {
 	total    int
 	changed  chan struct{} // closed and replaced when somebody waiting may go on
 	perMax   int
+	max      int              // TotalMax
+	asked    ashlar.SessionID // who was asked last for some, to make room
 }
 
 // inode is the leases on one inode.
@@ -72,7 +82,7 @@ type holder struct {
 func New() *Table {
 	return &Table{
 		inodes: map[ashlar.Inode]*inode{}, sessions: map[ashlar.SessionID]*holder{}, awaited: map[ashlar.SessionID]bool{},
-		changed: make(chan struct{}), perMax: wire.LeasesMax,
+		changed: make(chan struct{}), perMax: wire.LeasesMax, max: TotalMax,
 	}
 }
 
@@ -243,13 +253,56 @@ func (t *Table) recall(w *Wait, ino ashlar.Inode, i *inode) {
 		if h.session == w.s || h.mode <= w.keep || h.recall != 0 && h.keep <= w.keep {
 			continue
 		}
-		o := t.of(h.session)
-		delete(o.recalls, h.recall)
-		o.number++
-		h.recall, h.keep = o.number, w.keep
-		o.recalls[o.number] = ino
-		close(o.news)
-		o.news = make(chan struct{})
+		t.ask(h, ino, w.keep)
+	}
+}
+
+// ask numbers one recall. t.mu must be held.
+func (t *Table) ask(h *hold, ino ashlar.Inode, keep ashlar.LeaseMode) {
+	o := t.of(h.session)
+	delete(o.recalls, h.recall)
+	o.number++
+	h.recall, h.keep = o.number, keep
+	o.recalls[o.number] = ino
+	close(o.news)
+	o.news = make(chan struct{})
+}
+
+// room tells whether a session may have one more lease, and sees to it that
+// there is room for the next. t.mu must be held.
+func (t *Table) room(s ashlar.SessionID) bool {
+	if t.total >= t.max-t.max/spare {
+		t.makeRoom()
+	}
+	return t.total < t.max && len(t.of(s).inodes) < t.perMax
+}
+
+// makeRoom asks the session that has most leases for some of them, unless one
+// that was asked has not given most of them yet. t.mu must be held.
+func (t *Table) makeRoom() {
+	if h := t.sessions[t.asked]; h != nil && len(h.recalls) >= min(giveMax, len(h.inodes)/givePart)/2+1 {
+		return
+	}
+	var most *holder
+	for s, h := range t.sessions {
+		if most == nil || len(h.inodes) > len(most.inodes) {
+			most, t.asked = h, s
+		}
+	}
+	if most == nil {
+		return
+	}
+	n := min(giveMax, len(most.inodes)/givePart) + 1
+	for ino := range most.inodes { // any: it asks for what it needs again
+		if len(most.recalls) >= n {
+			return
+		}
+		i := t.inodes[ino]
+		for k := range i.held {
+			if h := &i.held[k]; h.session == t.asked && h.recall == 0 {
+				t.ask(h, ino, ashlar.LeaseNone)
+			}
+		}
 	}
 }
 
@@ -315,7 +368,7 @@ func (t *Table) Grant(s ashlar.SessionID, ino ashlar.Inode, m ashlar.LeaseMode) 
 	if m <= have {
 		return have
 	}
-	if have == ashlar.LeaseNone && (t.total >= TotalMax || len(t.of(s).inodes) >= t.perMax) {
+	if have == ashlar.LeaseNone && !t.room(s) {
 		return ashlar.LeaseNone
 	}
 	if len(t.awaited) > 0 { // somebody may hold it

@@ -160,6 +160,44 @@ func TestASessionHasALimit(t *testing.T) {
 	tb.wants(t, 2, 9, shared, shared)
 }
 
+// When there is no more room whoever has most is asked for some, again and again
+// if need be, and nobody for all.
+func TestWhoHasMostMakesRoom(t *testing.T) {
+	tb := New()
+	tb.max = 64
+	for i := range ashlar.Inode(52) {
+		tb.wants(t, 1, 100+i, shared, shared)
+	}
+	for i := range ashlar.Inode(8) {
+		tb.wants(t, 2, 200+i, exclusive, exclusive)
+	}
+	if got, _ := tb.Recalls(1, 0); len(got) > 0 {
+		t.Fatal("leases are recalled although there is room")
+	}
+	for i := ashlar.Inode(300); i < 380; i++ {
+		for tries := 0; tb.Grant(3, i, shared) == none; tries++ {
+			all, gave := 0, false
+			for s := range ashlar.SessionID(4) {
+				got, _ := tb.Recalls(s, 0)
+				for _, r := range got {
+					tb.Return(s, keeps(r.Inode, none))
+				}
+				all += len(got)
+				gave = gave || len(got) > 0
+			}
+			if !gave || all > 52/givePart+1 || tries > 3 {
+				t.Fatalf("inode %d: no room, and %d leases are recalled", i, all)
+			}
+		}
+		if tb.total > tb.max {
+			t.Fatalf("%d leases", tb.total)
+		}
+	}
+	if n := tb.Count(2); n != 8 {
+		t.Errorf("who had few has %d left", n)
+	}
+}
+
 // Whatever happens, nobody has a lease beside somebody's exclusive one, and the
 // table's counts are what it holds.
 func TestExclusiveMeansAlone(t *testing.T) {
