@@ -231,3 +231,10 @@ func (fs *FS) cachedName(dir ashlar.Inode, s string) (ino ashlar.Inode, ok bool)
 	n, ok := x.names[s]
 	return n.ino, ok || x.full
 }
+
+// Leads tells whether it is known here under a lease that a name leads to an
+// inode.
+func (fs *FS) Leads(dir ashlar.Inode, name string, ino ashlar.Inode) bool {
+	to, ok := fs.cachedName(dir, name)
+	return ok && to == ino
+}

@@ -52,6 +52,9 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		}
 		if d.Name != "." && d.Name != ".." { // those stay without a node
 			f.entry("readdir", f.inode(in.NodeId), d.Name, e, d.Attr, nil)
+			if e.EntryTimeout() == 0 || e.AttrTimeout() == 0 { // of a batch asked for before something changed
+				*e = fuse.EntryOut{}
+			}
 		}
 		return true
 	})

@@ -251,18 +251,34 @@ func (f *filesystem) keepAttr(ino ashlar.Inode) time.Duration {
 
 // keepNewAttr is keepAttr for an answer that may tell the kernel of the inode
 // for the first time. It is noted before it is looked whether it may be kept: a
-// lease that is given back in between is not missed.
-func (f *filesystem) keepNewAttr(ino ashlar.Inode) time.Duration {
-	f.told.add(ino)
-	return f.keepAttr(ino)
+// lease that is given back in between is not missed. An answer that took its time
+// may be older than the lease that is held now.
+func (f *filesystem) keepNewAttr(a *ashlar.Attr) time.Duration {
+	if !f.current(a) {
+		return 0
+	}
+	f.told.add(a.Inode)
+	if !f.current(a) {
+		return 0
+	}
+	return f.keepAttr(a.Inode)
+}
+
+// current tells whether attributes are those known here under a lease.
+func (f *filesystem) current(a *ashlar.Attr) bool {
+	known, ok := f.fs.Known(a.Inode)
+	return ok && known.Version == a.Version && known.Ctime == a.Ctime
 }
 
 // keepName is how long the kernel may keep a name, noted likewise.
 func (f *filesystem) keepName(dir ashlar.Inode, name string, ino ashlar.Inode) time.Duration {
 	d := min(f.o.EntryTimeout, f.fs.Keep(dir))
-	if d <= 0 {
+	if d <= 0 || !f.fs.Leads(dir, name, ino) {
 		return 0
 	}
 	f.shown.add(dir, name, ino, d)
+	if !f.fs.Leads(dir, name, ino) {
+		return 0
+	}
 	return min(d, f.fs.Keep(dir))
 }
