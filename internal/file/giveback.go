@@ -280,8 +280,6 @@ func (fs *FS) giveBack(inos []ashlar.Inode) {
 		}
 		_ = g.Wait()
 	}()
-	ctx, cancel := fs.background()
-	defer cancel()
 	for h := range ready {
 		m := &wire.ReturnLeases{Leases: []wire.HeldLease{h}}
 		for more := true; more && len(m.Leases) < wire.ReturnsMax; {
@@ -294,8 +292,10 @@ func (fs *FS) giveBack(inos []ashlar.Inode) {
 				more = false
 			}
 		}
-		if err := fs.o.Meta.DoIn(ctx, in, ashlar.Cred{Checked: true}, m, nil); err != nil {
-			fs.o.Logger.Debug("leases not returned", "err", err) // the next hello does not name them
+		// Tried until the leader has it: what comes late would take a lease that was
+		// got anew.
+		if err := fs.o.Meta.DoIn(fs.base, in, ashlar.Cred{Checked: true}, m, nil); err != nil {
+			fs.o.Logger.Debug("leases not returned", "err", err) // the session is over
 		}
 		back := make([]ashlar.Inode, 0, len(m.Leases))
 		for _, h := range m.Leases {

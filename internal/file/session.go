@@ -21,9 +21,7 @@ func (fs *FS) scheduleRelease() {
 	}
 	fs.o.Clock.AfterFunc(delay, func() {
 		defer fs.work.Done()
-		ctx, cancel := fs.background()
-		defer cancel()
-		fs.sendReleases(ctx)
+		fs.sendReleases(fs.base) // until the leader has them: what comes late would close a file opened since
 	})
 }
 

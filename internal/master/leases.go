@@ -247,12 +247,17 @@ func (l *lead) acquire(ctx context.Context, o *wire.Operation) (wire.Message, er
 // returnLeases serves wire.ReturnLeases.
 func (l *lead) returnLeases(o *wire.Operation) (wire.Message, error) {
 	m := o.Body.(*wire.ReturnLeases)
-	for _, h := range m.Leases { // before the lease that stood for it is gone
-		if h.Open {
-			l.opens.add(o.Session, h.Inode)
+	err := l.admitted(o, func() {
+		for _, h := range m.Leases { // before the lease that stood for it is gone
+			if h.Open {
+				l.opens.add(o.Session, h.Inode)
+			}
 		}
+		l.leases.Return(o.Session, m.Leases)
+	})
+	if err != nil {
+		return nil, err
 	}
-	l.leases.Return(o.Session, m.Leases)
 	l.kickReaping()
 	return &wire.Empty{}, nil
 }

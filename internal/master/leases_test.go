@@ -236,3 +236,25 @@ func TestAFileStaysForItsLeaseholder(t *testing.T) {
 		return ashlar.KindOf(other.Do(c.ctx(), root, &wire.GetAttr{Inode: file.Attr.Inode}, &e)) == ashlar.Stale
 	})
 }
+
+// I-3: leases that were returned, and files that were closed, once more through a
+// newer connection may be held and open again since: what was sent through the
+// older one comes too late, wherever in this leader it was held up.
+func TestWhatWasReturnedThroughAnOldConnectionStays(t *testing.T) {
+	c, h, _, _, file := leased(t)
+	l := c.leader().master.lead.Load()
+	l.sessMu.Lock()
+	old := l.sessions[h.Session()].generation - 1
+	l.sessMu.Unlock()
+	ino := file.Attr.Inode
+	late := &wire.Operation{Session: h.Session(), Generation: old, Body: &wire.ReturnLeases{Leases: []wire.HeldLease{{Inode: ino}}}}
+	if _, err := l.returnLeases(late); ashlar.KindOf(err) != ashlar.NoSession {
+		t.Errorf("a late return: %v", err)
+	}
+	if _, err := l.release(late, &wire.Release{Inodes: []ashlar.Inode{ino}}); ashlar.KindOf(err) != ashlar.NoSession {
+		t.Errorf("a late release: %v", err)
+	}
+	if !l.leases.Holds(ino) || !l.opens.OpenElsewhere(ino, 0) {
+		t.Error("the lease is returned, or the file closed")
+	}
+}

@@ -37,9 +37,7 @@ func (l *lead) operation(ctx context.Context, r *rpc.Request) (wire.Message, err
 	case *wire.TransferLeader:
 		return &wire.Empty{}, l.m.transferLeader(ctx, body)
 	case *wire.Release:
-		l.opens.release(o.Session, body.Inodes)
-		l.kickReaping()
-		return &wire.Empty{}, nil
+		return l.release(o, body)
 	case *wire.WaitLock:
 		if !body.Cancel {
 			return l.waitLock(ctx, o, body.ID)
@@ -76,7 +74,11 @@ func leasable(body wire.Message) bool {
 
 // admit refuses operations of sessions that are lost, that speak through an
 // old connection, or whose hello this leader still waits for (I-3).
-func (l *lead) admit(o *wire.Operation) error {
+func (l *lead) admit(o *wire.Operation) error { return l.admitted(o, func() {}) }
+
+// admitted is admit, and calls f before anything changes of what it has looked
+// at: what was sent once more through a newer connection has no effect any more.
+func (l *lead) admitted(o *wire.Operation, f func()) error {
 	l.sessMu.Lock()
 	defer l.sessMu.Unlock()
 	s, err := l.live(o.Session)
@@ -88,7 +90,17 @@ func (l *lead) admit(o *wire.Operation) error {
 	case !s.hello:
 		return ashlar.E("operation", ashlar.NotReady, "", errors.New("the session has not said hello to this leader"))
 	}
+	f()
 	return nil
+}
+
+// release serves wire.Release.
+func (l *lead) release(o *wire.Operation, m *wire.Release) (wire.Message, error) {
+	if err := l.admitted(o, func() { l.opens.release(o.Session, m.Inodes) }); err != nil {
+		return nil, err
+	}
+	l.kickReaping()
+	return &wire.Empty{}, nil
 }
 
 // evaluated has an operation evaluated in order with all changes. If it needs
