@@ -22,14 +22,14 @@ func (h *Handle) Allocate(ctx context.Context, off, n uint64, keep bool) error {
 	if n > s.Free {
 		return ashlar.E("allocate", ashlar.NoSpace, "", fmt.Errorf("%d bytes of %d", s.Free, n))
 	}
-	end, err := h.use(ctx, ashlar.LeaseExclusive, 0, 0)
+	t, end, err := h.change(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
 	h.i.io.RLock()
 	defer h.i.io.RUnlock()
-	return h.i.changedTo(ctx, off+n, keep)
+	return t.within(ctx, func(ctx context.Context) error { return h.i.changedTo(ctx, t, off+n, keep) })
 }
 
 // Zero makes [off, off+n) zeros and gives its room back. The file grows to
@@ -38,14 +38,18 @@ func (h *Handle) Zero(ctx context.Context, off, n uint64, keep bool) error {
 	if err := h.changes(off, n); err != nil {
 		return err
 	}
-	i := h.i
-	done, err := h.use(ctx, ashlar.LeaseExclusive, 0, 0)
+	t, done, err := h.change(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	i.io.Lock()
-	defer i.io.Unlock()
+	h.i.io.Lock()
+	defer h.i.io.Unlock()
+	return t.within(ctx, func(ctx context.Context) error { return h.i.zeroIn(ctx, t, off, n, keep) })
+}
+
+// zeroIn is Zero in a term. io must be held.
+func (i *inode) zeroIn(ctx context.Context, t *term, off, n uint64, keep bool) error {
 	if err := i.flush(ctx, false); err != nil {
 		return err
 	}
@@ -60,7 +64,7 @@ func (h *Handle) Zero(ctx context.Context, off, n uint64, keep bool) error {
 			return err
 		}
 	}
-	return i.changedTo(ctx, off+n, keep)
+	return i.changedTo(ctx, t, off+n, keep)
 }
 
 // changes checks a range that is to be changed.
@@ -102,11 +106,15 @@ func (i *inode) zero(ctx context.Context, off, n uint64) error {
 
 // changedTo notes a change of data that is in the object, and commits it with
 // the size that it leads to. io must be shared at least.
-func (i *inode) changedTo(ctx context.Context, end uint64, keep bool) error {
+func (i *inode) changedTo(ctx context.Context, t *term, end uint64, keep bool) error {
 	if keep {
 		end = 0
 	}
 	i.mu.Lock()
+	if i.fs.term.Load() != t {
+		i.mu.Unlock()
+		return errSessionLost
+	}
 	i.wrote(end)
 	i.mu.Unlock()
 	return i.commit(ctx)
@@ -155,7 +163,7 @@ func (h *Handle) CopyFrom(ctx context.Context, src *Handle, srcOff, off, n uint6
 	if err := h.changes(off, n); err != nil {
 		return 0, err
 	}
-	end, err := h.useBoth(ctx, src)
+	t, end, err := h.useBoth(ctx, src)
 	if err != nil {
 		return 0, err
 	}
@@ -170,42 +178,48 @@ func (h *Handle) CopyFrom(ctx context.Context, src *Handle, srcOff, off, n uint6
 		return 0, nil
 	}
 	n = min(n, size-srcOff, copyMax)
-	i := h.i
+	i, copied := h.i, uint64(0)
 	i.io.Lock()
 	defer i.io.Unlock()
-	if err := i.flush(ctx, false); err != nil {
-		return 0, err
-	}
-	i.mu.Lock()
-	i.plain++
-	i.mu.Unlock()
-	if err := i.copyRange(ctx, src.i, srcOff, off, n); err != nil {
-		return 0, err
-	}
-	return n, i.changedTo(ctx, off+n, false)
+	err = t.within(ctx, func(ctx context.Context) error {
+		if err := i.flush(ctx, false); err != nil {
+			return err
+		}
+		i.mu.Lock()
+		i.plain++
+		i.mu.Unlock()
+		if err := i.copyRange(ctx, src.i, srcOff, off, n); err != nil {
+			return err
+		}
+		copied = n
+		return i.changedTo(ctx, t, off+n, false)
+	})
+	return copied, err
 }
 
 // useBoth gets the leases for a copy: of the lower inode first, as everybody
 // does.
-func (h *Handle) useBoth(ctx context.Context, src *Handle) (end func(), err error) {
-	get := func() (func(), error) { return h.use(ctx, ashlar.LeaseExclusive, 0, 0) }
-	getSrc := func() (func(), error) { return src.use(ctx, ashlar.LeaseShared, 0, 0) }
-	switch {
-	case src.i == h.i:
-		return get()
-	case src.i.id < h.i.id:
-		get, getSrc = getSrc, get
+func (h *Handle) useBoth(ctx context.Context, src *Handle) (t *term, end func(), err error) {
+	if src.i == h.i {
+		return h.change(ctx)
 	}
-	first, err := get()
-	if err != nil {
-		return nil, err
+	var first, second func()
+	if src.i.id < h.i.id {
+		if first, err = src.use(ctx, ashlar.LeaseShared, 0, 0); err != nil {
+			return nil, nil, err
+		}
+		t, second, err = h.change(ctx)
+	} else {
+		if t, first, err = h.change(ctx); err != nil {
+			return nil, nil, err
+		}
+		second, err = src.use(ctx, ashlar.LeaseShared, 0, 0)
 	}
-	second, err := getSrc()
 	if err != nil {
 		first()
-		return nil, err
+		return nil, nil, err
 	}
-	return func() { second(); first() }, nil
+	return t, func() { second(); first() }, nil
 }
 
 // copyRange copies through the servers, and what can not be had that way

@@ -97,6 +97,7 @@ type FS struct {
 	leases leases
 	drops  drops
 	behind behind
+	term   atomic.Pointer[term] // of the present session, or the next
 
 	mu        sync.Mutex
 	inodes    map[ashlar.Inode]*inode
@@ -128,6 +129,7 @@ func New(o Options) *FS {
 		untold:    map[ashlar.Inode]error{},
 	}
 	fs.base, fs.cancel = context.WithCancel(context.Background())
+	fs.nextTerm()
 	fs.leases.init()
 	fs.drops.init()
 	if o.Lease != nil && o.Drop != nil {

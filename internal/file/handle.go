@@ -173,7 +173,16 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off uint64) (int, error) 
 
 // use gets the lease for one access. end must follow.
 func (h *Handle) use(ctx context.Context, mode ashlar.LeaseMode, off, n uint64) (end func(), err error) {
-	return h.i.fs.use(ctx, h.i, demand{mode: mode, span: span{off, off + n}, paged: n > 0 && h.flags&Direct == 0})
+	return h.i.fs.use(ctx, h.i, h.demand(mode, off, n))
+}
+
+func (h *Handle) demand(mode ashlar.LeaseMode, off, n uint64) demand {
+	return demand{mode: mode, span: span{off, off + n}, paged: n > 0 && h.flags&Direct == 0}
+}
+
+// change is use for a change of data that is none of a cache above.
+func (h *Handle) change(ctx context.Context) (t *term, end func(), err error) {
+	return h.i.fs.useIn(ctx, h.i, demand{mode: ashlar.LeaseExclusive})
 }
 
 // Own gets the lease that a write of n bytes at off needs, which another may
@@ -202,14 +211,14 @@ func (h *Handle) writeAt(ctx context.Context, p []byte, off uint64, cached bool)
 	if err := h.writable(off, len(p)); err != nil || len(p) == 0 {
 		return err
 	}
-	end, err := h.i.fs.use(ctx, h.i, demand{
+	t, end, err := h.i.fs.useIn(ctx, h.i, demand{
 		mode: ashlar.LeaseExclusive, span: span{off, off + uint64(len(p))}, paged: cached || h.flags&Direct == 0, cached: cached,
 	})
 	if err != nil {
 		return err
 	}
 	defer end()
-	return h.write(ctx, p, off)
+	return h.write(ctx, t, p, off)
 }
 
 func (h *Handle) writable(off uint64, n int) error {
@@ -222,7 +231,7 @@ func (h *Handle) writable(off uint64, n int) error {
 	return h.intact()
 }
 
-func (h *Handle) write(ctx context.Context, p []byte, off uint64) error {
+func (h *Handle) write(ctx context.Context, t *term, p []byte, off uint64) error {
 	i := h.i
 	i.mu.Lock()
 	errs := i.errs
@@ -231,7 +240,7 @@ func (h *Handle) write(ctx context.Context, p []byte, off uint64) error {
 	defer i.io.RUnlock()
 	for len(p) > 0 {
 		n := min(len(p), int(PieceSize-off%PieceSize))
-		if err := i.buffer(ctx, p[:n], off); err != nil {
+		if err := i.buffer(ctx, t, p[:n], off); err != nil {
 			return err
 		}
 		p, off = p[n:], off+uint64(n)
@@ -259,7 +268,7 @@ func (h *Handle) Append(ctx context.Context, p []byte, guess uint64) (uint64, er
 		return 0, err
 	}
 	i := h.i
-	end, err := h.use(ctx, ashlar.LeaseExclusive, guess, uint64(len(p)))
+	t, end, err := h.i.fs.useIn(ctx, h.i, h.demand(ashlar.LeaseExclusive, guess, uint64(len(p))))
 	if err != nil {
 		return 0, err
 	}
@@ -272,7 +281,7 @@ func (h *Handle) Append(ctx context.Context, p []byte, guess uint64) (uint64, er
 	if err := h.writable(off, len(p)); err != nil || len(p) == 0 {
 		return off, err
 	}
-	return off, h.write(ctx, p, off)
+	return off, h.write(ctx, t, p, off)
 }
 
 // Shadowed tells whether a cache above may just have read, through another

@@ -137,3 +137,106 @@ func TestAFileClosedBeforeItsDataIsWrittenIsOpenedWithIt(t *testing.T) {
 		t.Fatalf("got %q", got[:4])
 	}
 }
+
+// I-7, for what is told to the leader.
+func TestACommitUnderWayWhenTheSessionIsLostIsNotMadeInTheNext(t *testing.T) {
+	c := filetest.New()
+	a, cl := newFS(c)
+	b, _ := newFS(c)
+	h := create(t, a, "f")
+	waits, gate := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	cl.Fault = func(op string) error {
+		if op == "Commit" {
+			once.Do(func() { close(waits); <-gate })
+		}
+		return nil
+	}
+	ok(t, h.WriteAt(ctx, make([]byte, 1000), 0))
+	done := make(chan error)
+	go func() { done <- h.Flush(ctx) }()
+	<-waits
+	cl.Lose()
+	close(gate)
+	if err := <-done; !errors.Is(err, ashlar.IO) {
+		t.Errorf("got %v, want an I/O error", err)
+	}
+	other := open(t, b, "f", rw)
+	if _, err := other.Append(ctx, []byte("next"), 0); err != nil {
+		t.Fatal(err)
+	}
+	ok(t, other.Close(ctx))
+	if at, err := b.GetAttr(ctx, root, h.Inode()); err != nil || at.Size != 4 {
+		t.Errorf("size %d: %v", at.Size, err)
+	}
+	ok(t, h.WriteAt(ctx, []byte("later"), 4)) // the file goes on under the next session
+	ok(t, h.Close(ctx))
+	if got := contents(t, open(t, b, "f", file.Read)); string(got) != "nextlater" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// I-7, for what had its lease and was not even in the buffers.
+func TestAWriteThatWaitsForRoomWhenTheSessionIsLostIsRefused(t *testing.T) {
+	c := filetest.New()
+	a, cl := newFS(c)
+	h := create(t, a, "f")
+	gate := make(chan struct{})
+	var tries atomic.Int32
+	cl.Fault = func(op string) error {
+		if op == "write" {
+			tries.Add(1)
+			<-gate
+		}
+		return nil
+	}
+	done := make(chan error)
+	go func() { done <- h.WriteAt(ctx, make([]byte, file.FileDirtyMax+file.PieceSize), 0) }()
+	waitFor(t, "much is in flight", func() bool { return tries.Load() >= file.FileFlightMax/file.PieceSize })
+	cl.Lose()
+	close(gate)
+	if err := <-done; !errors.Is(err, ashlar.IO) {
+		t.Errorf("got %v, want an I/O error", err)
+	}
+	_ = h.Sync(ctx, false)
+	if n, _ := c.Requests(); n != 0 {
+		t.Errorf("%d pieces were written under the next session", n)
+	}
+}
+
+// I-7, for what changes the object at once.
+func TestZeroingAndCopyingEndWithTheSession(t *testing.T) {
+	for name, change := range map[string]func(h, src *file.Handle) error{
+		"zero": func(h, _ *file.Handle) error { return h.Zero(ctx, 0, 5000, false) },
+		"copy": func(h, src *file.Handle) error { _, err := h.CopyFrom(ctx, src, 0, 0, 5000); return err },
+	} {
+		c := filetest.New()
+		a, cl := newFS(c)
+		b, _ := newFS(c)
+		h, src := create(t, a, "f"), create(t, a, "src")
+		want := bytes.Repeat([]byte{1}, 5000)
+		ok(t, h.WriteAt(ctx, want, 0))
+		ok(t, h.Sync(ctx, false))
+		ok(t, src.WriteAt(ctx, bytes.Repeat([]byte{2}, 5000), 0))
+		ok(t, src.Sync(ctx, false))
+		waits, gate := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		cl.Fault = func(op string) error {
+			if op == "write" {
+				once.Do(func() { close(waits); <-gate })
+			}
+			return nil
+		}
+		done := make(chan error)
+		go func() { done <- change(h, src) }()
+		<-waits
+		cl.Lose()
+		close(gate)
+		if err := <-done; !errors.Is(err, ashlar.IO) {
+			t.Errorf("%s: got %v, want an I/O error", name, err)
+		}
+		if got := contents(t, open(t, b, "f", file.Read)); !bytes.Equal(got, want) {
+			t.Errorf("%s: it was done under the next session", name)
+		}
+	}
+}

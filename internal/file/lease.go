@@ -128,7 +128,18 @@ func (fs *FS) accepted() time.Duration {
 // do has the leader do an operation and takes in what its answer tells.
 func (fs *FS) do(ctx context.Context, cred ashlar.Cred, m, reply wire.Message) error {
 	asked := fs.leases.ask()
-	if err := fs.o.Meta.Do(ctx, cred, m, reply); err != nil {
+	return fs.answered(ctx, asked, m, reply, fs.o.Meta.Do(ctx, cred, m, reply))
+}
+
+// doIn is do in one session only.
+func (fs *FS) doIn(ctx context.Context, in ashlar.SessionID, cred ashlar.Cred, m, reply wire.Message) error {
+	asked := fs.leases.ask()
+	return fs.answered(ctx, asked, m, reply, fs.o.Meta.DoIn(ctx, in, cred, m, reply))
+}
+
+// answered takes in the answer to an operation, or that there is none.
+func (fs *FS) answered(ctx context.Context, asked uint64, m, reply wire.Message, err error) error {
+	if err != nil {
 		if unsure(ctx, err) {
 			fs.doubt(m)
 		}

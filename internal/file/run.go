@@ -65,13 +65,19 @@ func (i *inode) push() {
 	i.start()
 }
 
-// buffer takes a write that lies in one piece. io must be shared.
-func (i *inode) buffer(ctx context.Context, p []byte, off uint64) error {
+// buffer takes a write that lies in one piece, in the term that its lease is of.
+// io must be shared.
+func (i *inode) buffer(ctx context.Context, t *term, p []byte, off uint64) error {
 	n := int64(len(p))
 	if err := i.reserve(ctx, n); err != nil {
 		return err
 	}
 	i.mu.Lock()
+	if i.fs.term.Load() != t {
+		i.mu.Unlock()
+		i.unreserve(n)
+		return errSessionLost
+	}
 	before := i.dirty.bytes
 	e := i.dirty.put(p, off)
 	spare := n - (i.dirty.bytes - before)

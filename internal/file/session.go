@@ -61,6 +61,7 @@ var errSessionLost = ashlar.E("write", ashlar.IO, "", errors.New("the session wa
 // (I-7): data not yet written is dropped and reported as an error by the files
 // it belonged to, caches are dropped, and what is open is opened again.
 func (fs *FS) SessionLost() {
+	fs.nextTerm()
 	for _, i := range fs.open() {
 		i.lose()
 		i.loseLocks()

@@ -14,17 +14,25 @@ import (
 
 // commit reports size and mtime to the leader if data was written since the
 // last time. All that is to be seen by others must be in the object; data that
-// is not is reported again by a later commit.
+// is not is reported again by a later commit. What was written under a session
+// that is over is not told under the next (I-7): it was lost with that.
 func (i *inode) commit(ctx context.Context) error {
 	i.commitMu.Lock()
 	defer i.commitMu.Unlock()
 	for pause := pauseMin; ; {
+		in := i.fs.o.Meta.Session() // before it is looked at what is to be told
 		m, committed := i.uncommitted()
 		if m == nil {
 			return nil
 		}
 		var e wire.Entry
-		err := i.fs.do(ctx, ashlar.Cred{Checked: true}, m, &e)
+		err := i.fs.doIn(ctx, in, ashlar.Cred{Checked: true}, m, &e)
+		if errors.Is(err, ashlar.NoSession) {
+			if err := i.fs.sleep(ctx, &pause); err != nil {
+				return err
+			}
+			continue
+		}
 		if errors.Is(err, ashlar.WrongGeneration) {
 			if err := i.refresh(ctx); err != nil {
 				return err
@@ -74,6 +82,7 @@ func (fs *FS) commitAll(ctx context.Context, all []*inode) {
 	m := &wire.Commits{}
 	var files []*inode
 	var committed []func()
+	in := fs.o.Meta.Session()
 	for _, i := range all {
 		i.commitMu.Lock()
 		defer i.commitMu.Unlock()
@@ -87,7 +96,7 @@ func (fs *FS) commitAll(ctx context.Context, all []*inode) {
 	}
 	asked := fs.leases.ask()
 	var r wire.CommitsReply
-	if err := fs.o.Meta.Do(ctx, ashlar.Cred{Checked: true}, m, &r); err != nil || len(r.Attrs) != len(files) {
+	if err := fs.o.Meta.DoIn(ctx, in, ashlar.Cred{Checked: true}, m, &r); err != nil || len(r.Attrs) != len(files) {
 		for _, i := range files {
 			fs.doubtInode(i.id)
 		}

@@ -100,6 +100,8 @@ type Client struct {
 	Fault  func(op string) error
 	hang   atomic.Pointer[chan struct{}]
 	copies atomic.Int64
+	// session is 0 while one is lost and the next not opened.
+	session atomic.Uint64
 	// holder has the session's leases; guarded by Cluster.mu.
 	holder Holder
 }
@@ -116,7 +118,30 @@ func (cl *Client) Hang() (resume func()) {
 }
 
 // Client opens a session.
-func (c *Cluster) Client() *Client { return &Client{c: c} }
+func (c *Cluster) Client() *Client {
+	cl := &Client{c: c}
+	cl.session.Store(1)
+	return cl
+}
+
+// Lose ends the session, as when it was fenced: its leases go, what holds them is
+// told, and then there is another session.
+func (cl *Client) Lose() {
+	cl.c.mu.Lock()
+	next := cl.session.Swap(0) + 1
+	for ino := range cl.c.leases {
+		delete(cl.c.leases[ino], cl)
+	}
+	for ino := range cl.c.opens {
+		delete(cl.c.opens[ino], cl)
+	}
+	holder := cl.holder
+	cl.c.mu.Unlock()
+	if h, ok := holder.(interface{ SessionLost() }); ok {
+		h.SessionLost()
+	}
+	cl.session.Store(next)
+}
 
 func e(kind ashlar.Kind, what string) error { return ashlar.E("fake", kind, what, nil) }
 
@@ -127,15 +152,20 @@ func (c *Cluster) tick() int64 {
 }
 
 // Session implements file.Meta.
-func (cl *Client) Session() ashlar.SessionID { return 1 }
+func (cl *Client) Session() ashlar.SessionID { return ashlar.SessionID(cl.session.Load()) }
 
 // DoIn implements file.Meta.
-func (cl *Client) DoIn(ctx context.Context, _ ashlar.SessionID, cred ashlar.Cred, body, reply wire.Message) error {
-	return cl.Do(ctx, cred, body, reply)
+func (cl *Client) DoIn(ctx context.Context, in ashlar.SessionID, cred ashlar.Cred, body, reply wire.Message) error {
+	return cl.do(ctx, &in, cred, body, reply)
 }
 
 // Do implements file.Meta.
 func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Message) error {
+	return cl.do(ctx, nil, cred, body, reply)
+}
+
+// do does an operation, in one session only if in is set.
+func (cl *Client) do(ctx context.Context, in *ashlar.SessionID, cred ashlar.Cred, body, reply wire.Message) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -155,6 +185,9 @@ func (cl *Client) Do(ctx context.Context, cred ashlar.Cred, body, reply wire.Mes
 	c := cl.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if in != nil && (*in == 0 || *in != cl.Session()) {
+		return e(ashlar.NoSession, name)
+	}
 	c.count[name]++
 	c.clear(cl, body)
 	switch m := body.(type) {
