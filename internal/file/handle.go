@@ -300,10 +300,14 @@ func (h *Handle) IsAppend() bool { return h.flags&Append != 0 }
 func (h *Handle) Sync(ctx context.Context, dataOnly bool) error {
 	// What others have written is in the object once they have no lease to
 	// buffer any, and the version tells that it is there.
-	if end, err := h.use(ctx, ashlar.LeaseShared, 0, 0); err == nil {
+	end, err := h.use(ctx, ashlar.LeaseShared, 0, 0)
+	switch {
+	case err == nil:
 		end()
+	case !errors.Is(err, ashlar.Stale): // otherwise nobody has the file any more
+		return err
 	}
-	err := h.i.sync(ctx, dataOnly)
+	err = h.i.sync(ctx, dataOnly)
 	if kept := h.report(); kept != nil {
 		return kept
 	}

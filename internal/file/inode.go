@@ -60,6 +60,7 @@ type inode struct {
 	plain       uint64              // plain runs finished so far
 	synced      uint64              // value of plain that a Sync has covered
 	whole       bool                // a Sync covered everything at some time, and no other client changed the file since
+	foreign     uint64              // changes by others seen so far
 	errs        uint64              // failures so far
 	err         error               // the last
 	untold      bool                // nobody was told it: handles opened from now on report it, too
@@ -168,6 +169,7 @@ func (i *inode) merge(e *wire.Entry, own bool) {
 	if newer {
 		if i.valid && e.Attr.Version > old && !(own && e.Attr.Version == old+1) {
 			i.whole = false
+			i.foreign++
 		}
 		i.attr, i.valid = e.Attr, true
 		i.setObject(&e.Object)

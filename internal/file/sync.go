@@ -157,7 +157,7 @@ func (i *inode) sync(ctx context.Context, dataOnly bool) error {
 // covered.
 func (i *inode) syncObject(ctx context.Context, size, plain uint64) error {
 	i.mu.Lock()
-	version := i.attr.Version
+	foreign := i.foreign
 	i.mu.Unlock()
 	if size > 0 {
 		err := i.withObject(ctx, 0, 0, false, func(ref *Ref) error {
@@ -169,7 +169,7 @@ func (i *inode) syncObject(ctx context.Context, size, plain uint64) error {
 	}
 	i.mu.Lock()
 	i.synced = max(i.synced, plain)
-	if i.attr.Version-version <= 1 { // nobody else's change came in meanwhile
+	if i.foreign == foreign {
 		i.whole = true
 	}
 	i.mu.Unlock()

@@ -97,7 +97,9 @@ type Client struct {
 	c *Cluster
 	// Fault, if set, is asked before every data request ("read", "write",
 	// "sync") and operation; an error is returned in its place.
-	Fault  func(op string) error
+	Fault func(op string) error
+	// Synced, if set, is called when an object is synced and that not yet answered.
+	Synced func()
 	hang   atomic.Pointer[chan struct{}]
 	copies atomic.Int64
 	// session is 0 while one is lost and the next not opened.

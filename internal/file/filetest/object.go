@@ -147,6 +147,9 @@ func (cl *Client) Sync(ctx context.Context, ref *file.Ref, _ uint64) error {
 	if err := cl.fault(ctx, "sync"); err != nil {
 		return err
 	}
+	if cl.Synced != nil {
+		defer cl.Synced()
+	}
 	c := cl.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
