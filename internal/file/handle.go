@@ -284,6 +284,14 @@ func (h *Handle) Append(ctx context.Context, p []byte, guess uint64) (uint64, er
 	return off, h.write(ctx, t, p, off)
 }
 
+// Bypassed tells whether a file is open here for writing past caches above.
+func (fs *FS) Bypassed(ino ashlar.Inode) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	i := fs.inodes[ino]
+	return i != nil && i.writes > i.paged
+}
+
 // Shadowed tells whether a cache above may just have read, through another
 // handle, what was there before a write through this one.
 func (h *Handle) Shadowed() bool {

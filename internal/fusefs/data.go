@@ -36,28 +36,25 @@ func openFlags(flags uint32) file.Flags {
 	if flags&syscall.O_DIRECT != 0 {
 		out |= file.Through
 	}
-	if uncached(flags) {
+	// The kernel keeps no pages of what is read and written through a descriptor
+	// whose user says so, or that appends: where that goes is known only
+	// afterwards, and the kernel would put it where it thinks the end is. Nor of
+	// a file that is being written so (Open): what is appended while a page is
+	// read would be zeros in it.
+	if flags&syscall.O_DIRECT != 0 || out&(file.Append|file.Write) == file.Append|file.Write {
 		out |= file.Direct
 	}
 	return out
 }
 
-// uncached tells whether the kernel keeps no pages of what is read and written
-// through a descriptor: because its user says so, or because where an append
-// goes is known only afterwards, and the kernel would put it where it thinks the
-// end is.
-func uncached(flags uint32) bool {
-	return flags&syscall.O_DIRECT != 0 || flags&syscall.O_APPEND != 0 && flags&syscall.O_ACCMODE != syscall.O_RDONLY
-}
-
 // opened numbers a handle and tells the kernel how to treat it. What the kernel
 // has cached is right, as it is told to drop it with the lease.
-func (f *filesystem) opened(h *file.Handle, flags uint32, out *fuse.OpenOut) {
+func (f *filesystem) opened(h *file.Handle, flags file.Flags, out *fuse.OpenOut) {
 	out.Fh = f.files.add(&openFile{h})
 	out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
-	if uncached(flags) {
+	if flags&file.Direct != 0 {
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
-		if flags&syscall.O_APPEND == 0 {
+		if flags&file.Append == 0 {
 			out.OpenFlags |= fuse.FOPEN_PARALLEL_DIRECT_WRITES
 		}
 	}
@@ -67,11 +64,15 @@ func (f *filesystem) opened(h *file.Handle, flags uint32, out *fuse.OpenOut) {
 func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	ctx, cancel := f.context()
 	defer cancel()
-	h, err := f.fs.Open(ctx, credFor(&in.InHeader, in.Flags&syscall.O_TRUNC != 0), f.inode(in.NodeId), openFlags(in.Flags))
+	ino, flags := f.inode(in.NodeId), openFlags(in.Flags)
+	if flags&file.Write == 0 && f.fs.Bypassed(ino) {
+		flags |= file.Direct
+	}
+	h, err := f.fs.Open(ctx, credFor(&in.InHeader, in.Flags&syscall.O_TRUNC != 0), ino, flags)
 	if err != nil {
 		return f.status("open", err)
 	}
-	f.opened(h, in.Flags, out)
+	f.opened(h, flags, out)
 	return fuse.OK
 }
 
@@ -88,7 +89,7 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	if err != nil {
 		return f.status("create", err)
 	}
-	f.opened(h, in.Flags, &out.OpenOut)
+	f.opened(h, openFlags(in.Flags), &out.OpenOut)
 	return f.entry("create", dir, name, &out.EntryOut, h.Attr(), nil)
 }
 
@@ -104,7 +105,7 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	if err != nil {
 		return f.status("tmpfile", err)
 	}
-	f.opened(h, in.Flags, &out.OpenOut)
+	f.opened(h, openFlags(in.Flags), &out.OpenOut)
 	return f.entry("tmpfile", f.inode(in.NodeId), "", &out.EntryOut, h.Attr(), nil)
 }
 

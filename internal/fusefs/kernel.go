@@ -48,6 +48,9 @@ const shownMax = 1024
 // less to do, although the kernel asks for names of other directories, too.
 const namesMax = 256
 
+// namesPatience is how long that may take.
+const namesPatience = 2 * time.Millisecond
+
 // dir returns a directory's entry, made if needed. mu must be held.
 func (s *shown) dir(ino ashlar.Inode) *shownDir {
 	d := s.dirs[ino]
@@ -162,15 +165,21 @@ func (f *filesystem) dropNames(dir ashlar.Inode) {
 			s.EntryNotify(f.node(dir), name)
 		}
 	}()
+	// The lock may also be held by somebody of whom nothing is known here yet: by
+	// a rename that waits for the lock of its other directory.
+	patience := time.NewTimer(namesPatience)
+	defer patience.Stop()
 	select {
 	case <-done:
+		return
 	case <-busy:
-		if f.device.newEpoch() {
-			return
-		}
-		for _, n := range names {
-			f.dropAttr(n.ino)
-		}
+	case <-patience.C:
+	}
+	if f.device.newEpoch() {
+		return
+	}
+	for _, n := range names {
+		f.dropAttr(n.ino)
 	}
 }
 

@@ -71,6 +71,8 @@ type cluster struct {
 	done chan error
 	// args are more of those of `dev up`.
 	args []string
+	// closers are to be called before what is open of a mount goes.
+	closers []func()
 	// small are the disks that have a file system of their own.
 	small []string
 }

@@ -21,8 +21,17 @@ func (c *cluster) file(dir, name string, flags int) *os.File {
 	c.t.Helper()
 	f, err := os.OpenFile(filepath.Join(dir, name), flags|os.O_CREATE, 0o644)
 	c.must(err)
-	c.t.Cleanup(func() { f.Close() })
+	c.closers = append(c.closers, func() { f.Close() })
 	return f
+}
+
+// closeFiles closes what file and mapping have opened, so that nobody is left to
+// unmount for.
+func (c *cluster) closeFiles() {
+	for _, fn := range c.closers {
+		fn()
+	}
+	c.closers = nil
 }
 
 // holds fails unless a file reads as want, and stat says so too.
@@ -44,6 +53,7 @@ func (c *cluster) holds(name, want string) {
 func TestCoherenceOfTwoMounts(t *testing.T) {
 	c := start(t)
 	c.freshMount(func(other string) {
+		defer c.closeFiles()
 		in := func(dir, name string) string { return filepath.Join(dir, name) }
 		both := [2]string{c.mnt, other}
 		step(t, "data, size and mtime", func() {
@@ -150,7 +160,7 @@ func (c *cluster) mapping(dir, name string) []byte {
 	c.must(f.Truncate(8192))
 	m, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	c.must(err)
-	c.t.Cleanup(func() { unix.Munmap(m) })
+	c.closers = append(c.closers, func() { unix.Munmap(m) })
 	return m
 }
 
@@ -161,8 +171,7 @@ func (c *cluster) appends(name string, dirs, followers []string) {
 	const writers, lines = 8, 200
 	var done sync.WaitGroup
 	var ended atomic.Bool
-	follow := func(dir string) {
-		f := c.file(dir, name, os.O_RDONLY)
+	follow := func(dir string, f *os.File) {
 		var seen []byte
 		for last := false; ; {
 			buf := make([]byte, 64<<10)
@@ -178,7 +187,8 @@ func (c *cluster) appends(name string, dirs, followers []string) {
 	}
 	var following sync.WaitGroup
 	for _, d := range followers {
-		following.Go(func() { follow(d) })
+		f := c.file(d, name, os.O_RDONLY)
+		following.Go(func() { follow(d, f) })
 	}
 	for w := range writers {
 		done.Go(func() {
@@ -334,7 +344,8 @@ func TestCoherenceOutlivesLeaderAndMount(t *testing.T) {
 		c.must(os.WriteFile(filepath.Join(c.mnt, "f"), []byte("mine"), 0o644))
 		c.holds(filepath.Join(c.mnt, "f"), "mine")
 	})
-	if err := b.Close(); err != nil && !errors.Is(err, syscall.ENOTCONN) {
+	c.closeFiles()
+	if err := b.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		t.Error(err)
 	}
 	c.must(syscall.Unmount(dir, syscall.MNT_DETACH))
