@@ -87,7 +87,14 @@ func (fs *FS) dropping(ino ashlar.Inode, s span) <-chan struct{} {
 	go func() {
 		for x := x; x != nil; x = d.end(ino, s, x) {
 			d.slots <- struct{}{}
+			i := fs.state(ino)
+			if i != nil {
+				i.dropsBegun.Add(1)
+			}
 			fs.o.Drop(ino, s.off, s.end-s.off)
+			if i != nil {
+				i.dropsEnded.Add(1)
+			}
 			<-d.slots
 		}
 	}()
@@ -119,5 +126,33 @@ func (fs *FS) dropSoon(ino ashlar.Inode) {
 	begun := around{}
 	if !begun.dropped(fs, ino, []span{{}}) {
 		begun.dropped(fs, ino, fs.leases.around(ino))
+	}
+}
+
+// Drops is how often caches above have dropped something of the file so far.
+func (h *Handle) Drops() uint64 { return h.i.dropsEnded.Load() }
+
+// Rewritten is called when a write through a cache above was done, and before the
+// cache is told. It writes to its pages before it asks; if one of those was dropped
+// since before, which Drops returned then, somebody may have read what was there
+// before the write into the cache again, and that is dropped. A page that the cache
+// holds locked for the write itself, for which dropping it would wait, can not have
+// been dropped or read.
+func (h *Handle) Rewritten(before, off, n uint64) {
+	i, fs := h.i, h.i.fs
+	if h.flags&Direct != 0 || fs.o.Drop == nil || i.dropsBegun.Load() == before {
+		return
+	}
+	const page = pageSize - 1
+	ch := fs.dropping(i.id, span{off &^ page, (off + n + page) &^ page})
+	l := &fs.leases
+	for since := fs.o.Clock.Now(); fs.o.Clock.Now().Sub(since) < dropMax; {
+		l.mu.Lock()
+		x := l.m[i.id]
+		others := x != nil && x.uses > 0 // who is reading it holds it, and is waited for
+		l.mu.Unlock()
+		if _ = fs.waitAtMost(context.Background(), ch, dropLook); isClosed(ch) || !others {
+			return
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -26,6 +27,8 @@ type inode struct {
 	paged      int  // of those, those that pages of a cache above may be written through; guarded by FS.mu
 	cached     int  // handles through which a cache above may read; guarded by FS.mu
 	registered bool // the leader knows that it is open; guarded by FS.mu
+
+	dropsBegun, dropsEnded atomic.Uint64 // by caches above
 
 	appending sync.Mutex   // one Append at a time
 	io        sync.RWMutex // shared by writers, held by truncation

@@ -21,7 +21,7 @@ type demand struct {
 	mode ashlar.LeaseMode // that it needs
 	span
 	// paged: the kernel may hold pages of the span locked meanwhile. Of a write
-	// that is the last page, and what it has of that may be old afterwards.
+	// that is the last page.
 	paged bool
 	// cached: what is written comes out of the kernel's cache, which waits for
 	// it when it is told to drop that.
@@ -41,7 +41,6 @@ func (a *demand) locked() span {
 // must follow.
 func (fs *FS) use(ctx context.Context, i *inode, a demand) (end func(), err error) {
 	l := &fs.leases
-	waited := false
 	for {
 		left := fs.left()
 		if a.cached {
@@ -52,7 +51,7 @@ func (fs *FS) use(ctx context.Context, i *inode, a demand) (end func(), err erro
 		if x != nil && x.mode >= a.mode && left > 0 && x.open(a.cached) {
 			x.begin()
 			l.mu.Unlock()
-			return func() { fs.used(x, &a, waited) }, nil
+			return func() { l.used(x) }, nil
 		}
 		var over <-chan struct{}
 		enough := x != nil && x.mode >= a.mode
@@ -61,7 +60,6 @@ func (fs *FS) use(ctx context.Context, i *inode, a demand) (end func(), err erro
 		}
 		leave := l.wait(i.id, &a)
 		l.mu.Unlock()
-		waited = true
 		switch {
 		case over != nil:
 			err = fs.waitAtMost(ctx, over, -1)
@@ -95,16 +93,12 @@ func (x *leased) begin() {
 }
 
 // used ends a use.
-func (fs *FS) used(x *leased, a *demand, waited bool) {
-	l := &fs.leases
+func (l *leases) used(x *leased) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if x.uses--; x.uses == 0 && x.idle != nil {
 		close(x.idle)
 		x.idle = nil
-	}
-	l.mu.Unlock()
-	if waited && a.paged && a.mode == ashlar.LeaseExclusive && fs.o.Drop != nil {
-		fs.dropping(x.ino, a.locked())
 	}
 }
 

@@ -141,6 +141,7 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	}
 	ctx, cancel := f.context()
 	defer cancel()
+	drops := h.Drops()
 	if in.WriteFlags&writeFromCache == 0 {
 		if err := f.killPrivileges(ctx, h, &in.InHeader, in.WriteFlags&writeKillPriv != 0, in.Offset, uint64(len(data))); err != nil {
 			return 0, f.status("write", err)
@@ -148,6 +149,9 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	}
 	if err := f.write(ctx, h, in, data); err != nil {
 		return 0, f.status("write", err)
+	}
+	if in.WriteFlags&writeFromCache == 0 {
+		h.Rewritten(drops, in.Offset, uint64(len(data)))
 	}
 	if in.Flags&syscall.O_DSYNC != 0 && in.WriteFlags&writeFromCache == 0 {
 		if err := h.Sync(ctx, in.Flags&syscall.O_SYNC != syscall.O_SYNC); err != nil {

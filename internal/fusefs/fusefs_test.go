@@ -33,6 +33,13 @@ func mount(t testing.TB, c *filetest.Cluster) string {
 
 func mountClient(t testing.TB, c *filetest.Cluster, change func(*fusefs.Options)) (string, *filetest.Client) {
 	t.Helper()
+	cl := c.Client()
+	return mountAs(t, c, cl, change), cl
+}
+
+// mountAs mounts the volume in a session.
+func mountAs(t testing.TB, c *filetest.Cluster, cl *filetest.Client, change func(*fusefs.Options)) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
@@ -47,7 +54,6 @@ func mountClient(t testing.TB, c *filetest.Cluster, change func(*fusefs.Options)
 	if change != nil {
 		change(&o)
 	}
-	cl := c.Client()
 	n := fusefs.New(o)
 	lease := func() time.Duration { return 3 * time.Second }
 	fs := file.New(file.Options{Meta: cl, Data: cl, Volume: c.Volume(), Lease: lease, Drop: n.Drop})
@@ -65,7 +71,7 @@ func mountClient(t testing.TB, c *filetest.Cluster, change func(*fusefs.Options)
 			t.Error(err)
 		}
 	})
-	return dir, cl
+	return dir
 }
 
 func ok(t testing.TB, err error) {
