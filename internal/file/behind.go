@@ -74,6 +74,9 @@ func (i *inode) later(flags Flags) bool {
 func (i *inode) letGoLater(flags Flags, errs uint64) {
 	fs := i.fs
 	b := &fs.behind
+	fs.mu.Lock()
+	i.closing++
+	fs.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting = append(b.waiting, closed{i, flags, errs})
@@ -148,8 +151,12 @@ func (i *inode) wroteOut(ctx context.Context, errs uint64) {
 	if err == nil && i.failures() == errs {
 		err = i.commit(ctx)
 	}
+	if i.writeAgain(ctx) {
+		err, errs = nil, i.failures()
+	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	i.closing--
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err == nil && i.errs == errs || fs.base.Err() != nil {

@@ -26,6 +26,7 @@ type inode struct {
 	writes     int  // handles open for writing; guarded by FS.mu
 	paged      int  // of those, those that pages of a cache above may be written through; guarded by FS.mu
 	cached     int  // handles through which a cache above may read; guarded by FS.mu
+	closing    int  // of opens, closed and waiting to be written; guarded by FS.mu
 	registered bool // the leader knows that it is open; guarded by FS.mu
 
 	dropsBegun, dropsEnded atomic.Uint64 // by caches above
@@ -67,6 +68,7 @@ type inode struct {
 	errs        uint64              // failures so far
 	err         error               // the last
 	untold      bool                // nobody was told it: handles opened from now on report it, too
+	kept        *kept               // what the last session did not write
 	lockers     map[locker]*holding // through which handles owners may hold locks
 }
 

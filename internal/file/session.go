@@ -81,11 +81,13 @@ func (fs *FS) SessionLost() {
 
 // lose drops what is not written.
 func (i *inode) lose() {
+	alone := i.isClosed()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.changed && i.left == 0 && i.dirty.bytes == 0 {
 		return
 	}
+	i.keep(alone)
 	i.sealAll(false)
 	i.lost = i.made
 	if i.sending != nil { // those in flight fail with errSessionLost

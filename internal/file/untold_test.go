@@ -133,3 +133,48 @@ func TestARenameOfWhatIsNotKnownByNameWaitsForItsData(t *testing.T) {
 		t.Error("the name was there before the data")
 	}
 }
+
+// A file that was closed and not written when its session was lost is written
+// under the next; unless somebody else came first, of which who opens it is told.
+func TestAClosedFileIsWrittenAgainUnderTheNextSession(t *testing.T) {
+	for _, touched := range []bool{false, true} {
+		c := filetest.New()
+		a, cl := newBehind(c)
+		b, _ := newFS(c)
+		gate := make(chan struct{})
+		var tries atomic.Int32
+		cl.Fault = func(op string) error {
+			if op == "write" && tries.Add(1) == 1 {
+				<-gate
+			}
+			return nil
+		}
+		h := create(t, a, "f")
+		ok(t, h.WriteAt(ctx, []byte("contents"), 0))
+		ok(t, h.WriteAt(ctx, []byte("more"), 100))
+		ok(t, h.Close(ctx))
+		waitFor(t, "its write is under way", func() bool { return tries.Load() > 0 })
+		resume := cl.Hang()
+		cl.Lose()
+		want := "contents" + string(make([]byte, 92)) + "more"
+		if touched {
+			want = ""
+			ok(t, open(t, b, "f", rw).Truncate(ctx, 0))
+		}
+		resume()
+		close(gate)
+		if touched {
+			waitFor(t, "who opens it is told", func() bool {
+				w := open(t, a, "f", rw)
+				defer w.Close(ctx)
+				return errors.Is(w.Sync(ctx, false), ashlar.IO)
+			})
+		}
+		waitFor(t, "it has what it should", func() bool { return string(contents(t, open(t, b, "f", file.Read))) == want })
+		if !touched {
+			w := open(t, a, "f", rw)
+			ok(t, w.Sync(ctx, false))
+			ok(t, w.Close(ctx))
+		}
+	}
+}
