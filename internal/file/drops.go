@@ -18,6 +18,11 @@ const (
 	dropsAtOnce = 1024
 )
 
+// everyName has caches above drop the names in all directories. How long they may
+// keep one they count from when they are told: if this process was paused before
+// the answer left it, from after the session's lease was over.
+const everyName ashlar.Inode = 0
+
 // drops is what caches above are dropping: each part of an inode once at a time,
 // and once more for those who asked meanwhile.
 type drops struct {

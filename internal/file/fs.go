@@ -82,7 +82,8 @@ type Options struct {
 	// WriteBehind lets new, small files be closed before they are written.
 	WriteBehind bool
 	// Drop has caches above drop n bytes of data from off on, or with 0 all they
-	// hold of an inode, names in it included, and returns when they have. It is
+	// hold of an inode, names in it included, and returns when they have. Of inode
+	// 0 it is every name, those in answers on their way to them included. It is
 	// called without locks held, several times at once for one inode too.
 	Drop func(ino ashlar.Inode, off, n uint64)
 }

@@ -370,6 +370,7 @@ func (fs *FS) loseLeases() {
 	fs.work.Add(1)
 	go func() {
 		defer fs.work.Done()
+		fs.drop(everyName)
 		fs.each(lost, func(x *leased) {
 			fs.drop(x.ino)
 			l.mu.Lock()
@@ -406,6 +407,9 @@ func (fs *FS) watchLease() {
 			lapsed = false
 			_ = fs.waitAtMost(fs.base, nil, left)
 			continue
+		}
+		if !lapsed {
+			fs.dropSoon(everyName)
 		}
 		fs.each(fs.mayBeCached(lapsed), func(x *leased) { fs.dropSoon(x.ino) })
 		lapsed = true

@@ -131,7 +131,11 @@ func (s *shown) change(dir ashlar.Inode) (end func()) {
 // drop makes the kernel drop data that it holds of an inode or, with 0, all;
 // it is file.Options.Drop.
 func (f *filesystem) drop(ino ashlar.Inode, off, n uint64) {
-	if n > 0 {
+	switch {
+	case ino == 0:
+		f.device.newEpoch()
+		return
+	case n > 0:
 		f.dropData(ino, off, n)
 		return
 	}
@@ -281,11 +285,12 @@ func (f *filesystem) current(a *ashlar.Attr) bool {
 
 // keepName is how long the kernel may keep a name, noted likewise.
 func (f *filesystem) keepName(dir ashlar.Inode, name string, ino ashlar.Inode) time.Duration {
-	d := min(f.o.EntryTimeout, f.fs.Keep(dir))
+	left := f.fs.Keep(dir)
+	d := min(f.o.EntryTimeout, left)
 	if d <= 0 || !f.fs.Leads(dir, name, ino) {
 		return 0
 	}
-	f.shown.add(dir, name, ino, d)
+	f.shown.add(dir, name, ino, d+left) // it counts from when the answer is there, which is before left is over
 	if !f.fs.Leads(dir, name, ino) {
 		return 0
 	}
