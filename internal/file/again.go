@@ -13,7 +13,8 @@ import (
 type kept struct {
 	attr ashlar.Attr // as the leader knew the file
 	seq  uint64
-	data []above
+	end  uint64  // how far its writes reached
+	data []above // what was not in the object yet
 }
 
 // keep keeps what lose is about to drop of a file that waits to be written behind
@@ -23,7 +24,7 @@ func (i *inode) keep(alone bool) {
 		return
 	}
 	data, _ := i.above(0, i.localEnd)
-	i.kept = &kept{attr: i.attr, seq: i.writeSeq, data: data}
+	i.kept = &kept{attr: i.attr, seq: i.writeSeq, end: i.localEnd, data: data}
 }
 
 // isClosed tells whether all handles of a file are closed and wait for its data.
@@ -83,5 +84,11 @@ func (i *inode) restore(ctx context.Context, t *term, k *kept) (errs uint64, ok 
 			p, off = p[n:], off+uint64(n)
 		}
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.fs.term.Load() != t {
+		return errs, false
+	}
+	i.wrote(k.end) // some of it may have been in the object before
 	return errs, true
 }
