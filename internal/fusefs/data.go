@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -18,6 +19,10 @@ import (
 // openFile is a file open by the kernel.
 type openFile struct {
 	*file.Handle
+	// hidden says that reads through it count and may come out of the kernel's
+	// cache, without our being asked.
+	hidden bool
+	read   atomic.Bool // we were asked
 }
 
 // openFlags converts the flags of open(2). A file open for writing is also
@@ -49,8 +54,9 @@ func openFlags(flags uint32) file.Flags {
 
 // opened numbers a handle and tells the kernel how to treat it. What the kernel
 // has cached is right, as it is told to drop it with the lease.
-func (f *filesystem) opened(h *file.Handle, flags file.Flags, out *fuse.OpenOut) {
-	out.Fh = f.files.add(&openFile{h})
+func (f *filesystem) opened(h *file.Handle, flags file.Flags, by uint32, out *fuse.OpenOut) {
+	hidden := by&(syscall.O_ACCMODE|syscall.O_NOATIME) == 0 && flags&file.Direct == 0
+	out.Fh = f.files.add(&openFile{Handle: h, hidden: hidden})
 	out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	if flags&file.Direct != 0 {
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
@@ -72,7 +78,7 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return f.status("open", err)
 	}
-	f.opened(h, flags, out)
+	f.opened(h, flags, in.Flags, out)
 	return fuse.OK
 }
 
@@ -89,7 +95,7 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	if err != nil {
 		return f.status("create", err)
 	}
-	f.opened(h, openFlags(in.Flags), &out.OpenOut)
+	f.opened(h, openFlags(in.Flags), in.Flags, &out.OpenOut)
 	return f.entry("create", dir, name, &out.EntryOut, h.Attr(), nil)
 }
 
@@ -105,7 +111,7 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	if err != nil {
 		return f.status("tmpfile", err)
 	}
-	f.opened(h, openFlags(in.Flags), &out.OpenOut)
+	f.opened(h, openFlags(in.Flags), in.Flags, &out.OpenOut)
 	return f.entry("tmpfile", f.inode(in.NodeId), "", &out.EntryOut, h.Attr(), nil)
 }
 
@@ -122,6 +128,7 @@ func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	if err != nil {
 		return nil, f.status("read", err)
 	}
+	h.read.Store(true)
 	f.accessed(h.Attr(), in.Flags)
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
@@ -138,6 +145,9 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	h, ok := f.files.get(in.Fh)
 	if !ok {
 		return 0, fuse.EBADF
+	}
+	if end := in.Offset + uint64(len(data)); in.Offset < ashlar.FileSizeMax && end > ashlar.FileSizeMax {
+		data = data[:ashlar.FileSizeMax-in.Offset] // as much as there is room for
 	}
 	ctx, cancel := f.context()
 	defer cancel()
@@ -252,6 +262,9 @@ func (f *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	}
 	ctx, cancel := f.context()
 	defer cancel()
+	if h.hidden && !h.read.Load() && f.accessed(h.Attr(), 0) {
+		f.dropAttr(h.Inode())
+	}
 	err := h.Flush(ctx)
 	if lerr := h.ReleaseOwner(ctx, in.LockOwner); err == nil {
 		err = lerr

@@ -170,6 +170,9 @@ func (f *filesystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 	ctx, cancel := f.context()
 	defer cancel()
 	target, err := f.fs.Readlink(ctx, cred(h), f.inode(h.NodeId))
+	if a, ok := f.fs.Known(f.inode(h.NodeId)); ok && err == nil {
+		f.accessed(a, 0)
+	}
 	return []byte(target), f.status("readlink", err)
 }
 

@@ -249,6 +249,16 @@ func TestBytesAreWhatWasWritten(t *testing.T) {
 	bytesTest(t, []string{dir}, 8*time.Second)
 }
 
+// TestTwoMountsAreLikeOne does the same through two mounts, each operation after
+// the one before, through whichever mount that was, has returned.
+func TestTwoMountsAreLikeOne(t *testing.T) {
+	dir := mountDir(t)
+	if mounted2 == "" {
+		t.Skip("no second mount: ASHLAR_POSIX_DIR2")
+	}
+	bytesTest(t, []string{dir, mounted2}, 8*time.Second)
+}
+
 func bytesTest(t *testing.T, dirs []string, short time.Duration) {
 	seed, d := seedAndTime(t, short)
 	runs := 0

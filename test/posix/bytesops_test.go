@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,15 @@ func (f *bytesFile) do(o *byteOp) error {
 		return err
 	}
 	size := int64(len(f.model))
+	switch o.kind {
+	case "mapread", "mapwrite", "copy", "sendfile":
+		// As any program does, ask first how long the file is: under a kernel
+		// that does not look for itself another mount may have made it longer.
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+	}
 	switch o.kind {
 	case "read":
 		return f.read(fd, o)
@@ -124,11 +134,17 @@ func (f *bytesFile) write(fd int, o *byteOp) error {
 }
 
 // mapped reads or writes through a shared mapping, within the file.
-func (f *bytesFile) mapped(fd int, o *byteOp) error {
+func (f *bytesFile) mapped(fd int, o *byteOp) (err error) {
 	n := int64(len(f.piece(o.off, o.n)))
 	if n == 0 {
 		return nil
 	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if e, ok := recover().(interface{ Addr() uintptr }); ok {
+			err = fmt.Errorf("SIGBUS at %#x", e.Addr())
+		}
+	}()
 	start := (f.base + o.off) &^ 4095
 	skip := f.base + o.off - start
 	prot := unix.PROT_READ

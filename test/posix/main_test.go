@@ -13,11 +13,15 @@ import (
 	"time"
 )
 
-// mounted is where the Ashlar volume is, once needed; why not otherwise.
-var mounted, missing string
+// mounted is where the Ashlar volume is, and mounted2 where it is once more;
+// missing says why not.
+var mounted, mounted2, missing string
 
 // cluster is what was started for it.
-var cluster, mounter *exec.Cmd
+var (
+	cluster  *exec.Cmd
+	mounters []*exec.Cmd
+)
 
 func TestMain(m *testing.M) {
 	runtime.LockOSThread() // what is started ends with this thread
@@ -39,9 +43,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// start brings up one node and mounts its volume, with special files allowed.
+// start brings up one node and mounts its volume twice, with special files
+// allowed.
 func start() (dir string, err error) {
 	if mounted = os.Getenv("ASHLAR_POSIX_DIR"); mounted != "" {
+		mounted2 = os.Getenv("ASHLAR_POSIX_DIR2")
 		return "", nil
 	}
 	if os.Geteuid() != 0 {
@@ -60,35 +66,44 @@ func start() (dir string, err error) {
 	if out, err := exec.Command("go", "build", "-o", bin, "github.com/ashlarfs/ashlar/cmd/ashlar").CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("building ashlar: %v\n%s", err, out)
 	}
-	run, mnt := filepath.Join(dir, "run"), filepath.Join(dir, "mnt")
-	if err := os.Mkdir(mnt, 0o755); err != nil {
-		return dir, err
-	}
+	run := filepath.Join(dir, "run")
 	cluster = exec.Command(bin, "dev", "up", "--dir", run, "--nodes", "1", "--replicas", "1")
 	if err := ready(cluster, "ready"); err != nil {
 		return dir, err
 	}
-	mounter = exec.Command(bin, "mount", "--foreground", "-o", "dev,suid", filepath.Join(run, "client.toml")+":main", mnt)
-	mounter.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	log, err := os.Create(filepath.Join(dir, "mount.log"))
+	if mounted, err = mount(dir, "mnt"); err == nil {
+		mounted2, err = mount(dir, "mnt2")
+	}
+	return dir, err
+}
+
+// mount mounts the volume on a new directory.
+func mount(dir, name string) (string, error) {
+	mnt := filepath.Join(dir, name)
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		return "", err
+	}
+	log, err := os.Create(mnt + ".log")
 	if err != nil {
-		return dir, err
+		return "", err
 	}
-	mounter.Stderr = log
-	if err := mounter.Start(); err != nil {
-		return dir, err
+	c := exec.Command(filepath.Join(dir, "ashlar"), "mount", "--foreground", "-o", "dev,suid", filepath.Join(dir, "run", "client.toml")+":main", mnt)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	c.Stderr = log
+	if err := c.Start(); err != nil {
+		return "", err
 	}
+	mounters = append(mounters, c)
 	var before, now syscall.Stat_t
 	if err := syscall.Stat(dir, &before); err != nil {
-		return dir, err
+		return "", err
 	}
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
 		if syscall.Stat(mnt, &now) == nil && now.Dev != before.Dev {
-			mounted = mnt
-			return dir, nil
+			return mnt, nil
 		}
 	}
-	return dir, fmt.Errorf("%s is not mounted after a minute; see %s", mnt, log.Name())
+	return "", fmt.Errorf("%s is not mounted after a minute; see %s", mnt, log.Name())
 }
 
 // ready starts a command and waits for a line that begins with a word.
@@ -117,7 +132,7 @@ func ready(c *exec.Cmd, word string) error {
 
 // stop unmounts and stops what start started.
 func stop(dir string) (err error) {
-	for _, c := range []*exec.Cmd{mounter, cluster} {
+	for _, c := range append(mounters, cluster) {
 		if c == nil || c.Process == nil {
 			continue
 		}
