@@ -30,8 +30,14 @@ func refusing(c *filetest.Cluster, op string) (a *file.FS, full *atomic.Bool, re
 // A file whose data could not be written behind its close has no size that tells
 // of it, and the error stays when nobody has it open any more.
 func TestAnErrorOfAFileThatIsNotOpenIsToldToWhoOpensIt(t *testing.T) {
+	for _, op := range []string{"write", "Commit"} { // no room, or a quota
+		t.Run(op, func(t *testing.T) { tellsWhoOpensIt(t, op) })
+	}
+}
+
+func tellsWhoOpensIt(t *testing.T, op string) {
 	c := filetest.New()
-	a, _, refused := refusing(c, "write")
+	a, _, refused := refusing(c, op)
 	h := create(t, a, "f")
 	ok(t, h.WriteAt(ctx, []byte("contents"), 0))
 	ok(t, h.Close(ctx))
