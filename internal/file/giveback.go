@@ -24,7 +24,8 @@ const (
 	// dropLook is how long dropping all is waited for before it is looked who
 	// may hold pages.
 	dropLook = time.Millisecond
-	// dropMax is how long dropping caches is waited for at all.
+	// dropMax is how long dropping caches is waited for before that is logged; a
+	// lease that others wait for is given back only when it is done.
 	dropMax = 3 * time.Second
 	// leasePause is the pause before a lease is asked for again.
 	leasePause = 5 * time.Millisecond
@@ -110,7 +111,8 @@ func (fs *FS) shed(x *leased, g *giving) {
 			fs.write(x.ino)
 		}
 		if g.keep == ashlar.LeaseNone && mode != ashlar.LeaseNone || wrote && fs.mapped(x.ino) {
-			fs.drop(x.ino)
+			for !fs.drop(x.ino) && fs.base.Err() == nil && l.gives(x, g) { // the lease stays until it is dropped
+			}
 		}
 		dirty := wrote && fs.Pending(x.ino)
 		l.mu.Lock()
@@ -186,21 +188,29 @@ func (fs *FS) Pending(ino ashlar.Inode) bool {
 	return i != nil && i.pending()
 }
 
-// drop has caches above drop an inode.
-func (fs *FS) drop(ino ashlar.Inode) {
+// gives tells whether a lease is still being given back, and was not lost.
+func (l *leases) gives(x *leased, g *giving) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return x.giving == g
+}
+
+// drop has caches above drop an inode, and tells whether they have in time.
+func (fs *FS) drop(ino ashlar.Inode) bool {
 	if fs.o.Drop == nil {
-		return
+		return true
 	}
 	all, begun := fs.dropping(ino, span{}), around{}
 	for since := fs.o.Clock.Now(); fs.o.Clock.Now().Sub(since) < dropMax; {
 		if _ = fs.waitAtMost(context.Background(), all, dropLook); isClosed(all) {
-			return
+			return true
 		}
 		if rest := fs.leases.around(ino); len(rest) > 0 && begun.dropped(fs, ino, rest) {
-			return
+			return true
 		}
 	}
 	fs.o.Logger.Warn("the kernel does not drop what it has cached", "inode", ino)
+	return false
 }
 
 func isClosed(ch <-chan struct{}) bool {

@@ -2,6 +2,7 @@ package file
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ashlarfs/ashlar"
+	"github.com/ashlarfs/ashlar/internal/clock"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
 
@@ -445,4 +447,51 @@ func TestLeasesOfOpenFilesAreGivenBackWhenThereAreTooMany(t *testing.T) {
 	if n > 0 {
 		t.Errorf("%d files are open without a lease and without the leader's knowledge", n)
 	}
+}
+
+// Others wait for a lease for as long as the kernel takes to drop what it has of
+// the file: it would show it.
+func TestALeaseIsNotGivenBackBeforeCachesAreDropped(t *testing.T) {
+	dropped := make(chan struct{})
+	var warned counting
+	fs := New(Options{
+		Meta: &granting{}, Clock: fast{clock.Real}, Logger: slog.New(&warned),
+		Drop: func(ashlar.Inode, uint64, uint64) { <-dropped },
+	})
+	t.Cleanup(func() { fs.cancel(); fs.work.Wait() })
+	a := attrOf(7, 1)
+	fs.learn(fs.leases.ask(), &a, &wire.Object{}, ashlar.LeaseShared)
+	given := make(chan struct{})
+	go func() {
+		defer close(given)
+		fs.Recall(7, ashlar.LeaseNone)
+	}()
+	until(t, "the kernel takes long", func() bool { return isClosed(given) || warned.n.Load() >= 3 })
+	if isClosed(given) {
+		t.Error("given back although the kernel has the file cached")
+	}
+	close(dropped)
+	<-given
+}
+
+// fast is a clock a thousand times as fast.
+type fast struct{ clock.Clock }
+
+func (c fast) Now() clock.Time { return 1000 * c.Clock.Now() }
+
+func (c fast) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	return c.Clock.AfterFunc(d/1000, f)
+}
+
+// counting counts what is logged.
+type counting struct {
+	slog.Handler
+	n atomic.Int32
+}
+
+func (c *counting) Enabled(context.Context, slog.Level) bool { return true }
+
+func (c *counting) Handle(context.Context, slog.Record) error {
+	c.n.Add(1)
+	return nil
 }

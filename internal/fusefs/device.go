@@ -6,15 +6,17 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
 // device is the file that a mount is served through, beside the library, which
-// has no call for one thing: a new epoch, in which the kernel asks again for
-// every name (Linux 6.16). Other than to drop a name that needs no lock.
+// has no call for two things: to have a name asked for again but not dropped; and
+// a new epoch, in which the kernel asks again for every name (Linux 6.16), and
+// which needs no lock as the others do.
 type device struct {
-	mu sync.Mutex
-	fd int // 0 for none
+	mu sync.RWMutex // shared while something is told
+	fd int          // 0 for none
 }
 
 // opening keeps mounts apart: each finds the device that it has opened.
@@ -64,22 +66,47 @@ func devices() map[int]bool {
 }
 
 // newEpoch has the kernel ask again for every name, and tells whether it can.
+func (d *device) newEpoch() bool { return d.notify(incEpoch, nil) }
+
+// expire has the kernel ask again for one name, for which it waits for the lock
+// of the directory. Before Linux 6.2 it drops the name.
 //
-//	length of this, 16   4 bytes
-//	FUSE_NOTIFY_INC_EPOCH 4
-//	0                    8
-func (d *device) newEpoch() bool {
-	const incEpoch = 8
-	m := make([]byte, 16)
-	binary.NativeEndian.PutUint32(m, uint32(len(m)))
-	binary.NativeEndian.PutUint32(m[4:], incEpoch)
-	d.mu.Lock()
-	defer d.mu.Unlock()
+//	directory            8 bytes
+//	length of the name   4
+//	FUSE_EXPIRE_ONLY     4
+//	name, 0
+func (d *device) expire(dir uint64, name string) bool {
+	m := binary.NativeEndian.AppendUint64(nil, dir)
+	m = binary.NativeEndian.AppendUint32(m, uint32(len(name)))
+	m = binary.NativeEndian.AppendUint32(m, fuse.EXPIRE_ONLY)
+	m = append(append(m, name...), 0)
+	return d.notify(invalEntry, m)
+}
+
+// What the kernel is told, FUSE_NOTIFY_INVAL_ENTRY and FUSE_NOTIFY_INC_EPOCH.
+const (
+	invalEntry = 3
+	incEpoch   = 8
+)
+
+// notify tells the kernel something, and whether it knows what that is.
+//
+//	length of all   4 bytes
+//	what            4
+//	0               8
+//	the rest
+func (d *device) notify(what uint32, rest []byte) bool {
+	m := make([]byte, 16, 16+len(rest))
+	binary.NativeEndian.PutUint32(m, uint32(len(m)+len(rest)))
+	binary.NativeEndian.PutUint32(m[4:], what)
+	m = append(m, rest...)
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	if d.fd == 0 {
 		return false
 	}
 	_, err := unix.Write(d.fd, m)
-	return err == nil
+	return err == nil || err == unix.ENOENT // it does not hold that any more
 }
 
 // close gives the copy up.

@@ -20,6 +20,6 @@
 //
 // # Lock order
 //
-// table.mu, shown.mu, told.mu, device.mu and graves.mu are leaves; opening comes
+// table.mu, shown.mu, told.mu, device.mu, below.mu and graves.mu are leaves; opening comes
 // before all of them.
 package fusefs

@@ -61,6 +61,7 @@ type filesystem struct {
 	shown  shown
 	told   told
 	device device
+	below  below
 	gone   graves
 }
 
@@ -74,6 +75,7 @@ func (f *filesystem) Init(s *fuse.Server) { f.server.Store(s) }
 func (f *filesystem) OnUnmount() {
 	f.server.Store(nil)
 	f.device.close()
+	f.below.close()
 }
 
 // rootNode is the kernel's number of the root directory.

@@ -20,6 +20,13 @@ import (
 // kernel ask for all of them again. One that knows no epochs (before Linux 6.16)
 // asks only for the attributes of what the names lead to, and for the names as
 // soon as the lock is free.
+//
+// A name that is dropped for good is not only asked for again: what is mounted
+// there or below is unmounted, and who stands in the directory can not tell where
+// that is. Names of directories are only made to be asked for, and all are while
+// something is mounted within this mount; then there is no new epoch either, which
+// drops for good, too. An answer about such a name that was under way may still be
+// taken in, so it is made to be asked for twice.
 
 // shown is which names of directories the kernel may hold, and in which
 // directories names are being changed.
@@ -37,6 +44,8 @@ type shownDir struct {
 
 type shownName struct {
 	ino   ashlar.Inode
+	dir   bool // that is a directory
+	at    time.Time
 	until time.Time
 }
 
@@ -72,7 +81,7 @@ func (s *shown) tidy(ino ashlar.Inode, d *shownDir) {
 }
 
 // add notes a name that the kernel is about to be told for a while.
-func (s *shown) add(dir ashlar.Inode, name string, ino ashlar.Inode, d time.Duration) {
+func (s *shown) add(dir ashlar.Inode, name string, a *ashlar.Attr, d time.Duration) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +93,7 @@ func (s *shown) add(dir ashlar.Inode, name string, ino ashlar.Inode, d time.Dura
 			}
 		}
 	}
-	x.names[name] = shownName{ino, now.Add(d)}
+	x.names[name] = shownName{a.Inode, a.Type == ashlar.TypeDir, now, now.Add(d)}
 }
 
 // take returns the names of a directory that the kernel may hold, and a channel
@@ -133,7 +142,7 @@ func (s *shown) change(dir ashlar.Inode) (end func()) {
 func (f *filesystem) drop(ino ashlar.Inode, off, n uint64) {
 	switch {
 	case ino == 0:
-		f.device.newEpoch()
+		f.newEpoch()
 		return
 	case n > 0:
 		f.dropData(ino, off, n)
@@ -155,19 +164,13 @@ func (f *filesystem) dropNames(dir ashlar.Inode) {
 	if len(names) == 0 {
 		return
 	}
-	if len(names) > namesMax && f.device.newEpoch() {
+	if len(names) > namesMax && f.newEpoch() {
 		return
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s := f.server.Load()
-		if s == nil {
-			return
-		}
-		for name := range names { // ENOENT: it does not hold that any more
-			s.EntryNotify(f.node(dir), name)
-		}
+		f.dropEach(dir, names)
 	}()
 	// The lock may also be held by somebody of whom nothing is known here yet: by
 	// a rename that waits for the lock of its other directory.
@@ -179,13 +182,51 @@ func (f *filesystem) dropNames(dir ashlar.Inode) {
 	case <-busy:
 	case <-patience.C:
 	}
-	if f.device.newEpoch() {
+	if f.newEpoch() {
 		return
 	}
 	for _, n := range names {
 		f.dropAttr(n.ino)
 	}
 }
+
+// dropEach makes the kernel drop names one by one, or ask for them.
+func (f *filesystem) dropEach(dir ashlar.Inode, names map[string]shownName) {
+	s := f.server.Load()
+	if s == nil {
+		return
+	}
+	lately := map[string]time.Time{}
+	last := time.Time{}
+	mounted := f.below.found()
+	for name, n := range names { // ENOENT: it does not hold that any more
+		if !n.dir && !mounted || !f.device.expire(f.node(dir), name) {
+			s.EntryNotify(f.node(dir), name)
+		} else if time.Since(n.at) < toldFor {
+			lately[name] = n.at
+			if n.at.After(last) {
+				last = n.at
+			}
+		}
+	}
+	if len(lately) == 0 {
+		return
+	}
+	again := func() {
+		for name := range lately {
+			f.device.expire(f.node(dir), name)
+		}
+	}
+	if wait := answerTime - time.Since(last); wait > 0 {
+		<-time.After(wait)
+		again()
+	}
+	time.AfterFunc(toldFor, again)
+}
+
+// newEpoch has the kernel ask again for every name, if it can and there is nothing
+// that it would unmount.
+func (f *filesystem) newEpoch() bool { return !f.below.found() && f.device.newEpoch() }
 
 // dropData makes the kernel drop pages, and attributes with them. It waits for
 // reads of those pages that are under way.
@@ -214,6 +255,8 @@ type told struct {
 const (
 	// toldFor is how long an answer may take from here to the kernel.
 	toldFor = 100 * time.Millisecond
+	// answerTime is how long it takes as a rule.
+	answerTime = time.Millisecond
 	// toldPause is the pause before the kernel is told again to drop it.
 	toldPause = time.Millisecond
 	// toldMax is how many inodes are remembered before old ones are looked for.
@@ -284,14 +327,14 @@ func (f *filesystem) current(a *ashlar.Attr) bool {
 }
 
 // keepName is how long the kernel may keep a name, noted likewise.
-func (f *filesystem) keepName(dir ashlar.Inode, name string, ino ashlar.Inode) time.Duration {
+func (f *filesystem) keepName(dir ashlar.Inode, name string, a *ashlar.Attr) time.Duration {
 	left := f.fs.Keep(dir)
 	d := min(f.o.EntryTimeout, left)
-	if d <= 0 || !f.fs.Leads(dir, name, ino) {
+	if d <= 0 || !f.fs.Leads(dir, name, a.Inode) {
 		return 0
 	}
-	f.shown.add(dir, name, ino, d+left) // it counts from when the answer is there, which is before left is over
-	if !f.fs.Leads(dir, name, ino) {
+	f.shown.add(dir, name, a, d+left) // it counts from when the answer is there, which is before left is over
+	if !f.fs.Leads(dir, name, a.Inode) {
 		return 0
 	}
 	return min(d, f.fs.Keep(dir))

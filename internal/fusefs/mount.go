@@ -69,6 +69,9 @@ func (n *Filesystem) Mount(fs *file.FS) (*Mount, error) {
 	if err := server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
+	if m, err := findMount(dir); err == nil && m != nil {
+		f.below.serve(m.device)
+	}
 	raiseReadAhead(dir, f.o.Logger)
 	return &Mount{dir: dir, server: server, f: f}, nil
 }

@@ -38,7 +38,7 @@ func (f *filesystem) entry(op string, dir ashlar.Inode, name string, out *fuse.E
 	out.NodeId, out.Generation = f.node(a.Inode), uint64(a.Gen)
 	fill(&out.Attr, &a)
 	out.SetAttrTimeout(f.keepNewAttr(&a))
-	out.SetEntryTimeout(f.keepName(dir, name, a.Inode))
+	out.SetEntryTimeout(f.keepName(dir, name, &a))
 	return fuse.OK
 }
 
