@@ -15,6 +15,7 @@ type kept struct {
 	seq  uint64
 	end  uint64  // how far its writes reached
 	data []above // what was not in the object yet
+	set  wire.Behind
 }
 
 // keep keeps what lose is about to drop of a file that waits to be written behind
@@ -24,7 +25,7 @@ func (i *inode) keep(alone bool) {
 		return
 	}
 	data, _ := i.above(0, i.localEnd)
-	i.kept = &kept{attr: i.attr, seq: i.writeSeq, end: i.localEnd, data: data}
+	i.kept = &kept{attr: i.attr, seq: i.writeSeq, end: i.localEnd, data: data, set: i.set}
 }
 
 // isClosed tells whether all handles of a file are closed and wait for its data.
@@ -90,5 +91,6 @@ func (i *inode) restore(ctx context.Context, t *term, k *kept) (errs uint64, ok 
 		return errs, false
 	}
 	i.wrote(k.end) // some of it may have been in the object before
+	i.set = k.set
 	return errs, true
 }

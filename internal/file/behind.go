@@ -168,7 +168,7 @@ func (i *inode) wroteOut(ctx context.Context, errs uint64) {
 	}
 	i.untold = true
 	if i.writes <= 1 && i.left == 0 && i.dirty.bytes == 0 { // nobody else wrote
-		i.changed, i.localEnd = false, 0
+		i.changed, i.localEnd, i.set.Valid = false, 0, 0
 	}
 	fs.behind.mu.Lock()
 	fs.behind.failed = time.Now()

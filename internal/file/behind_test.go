@@ -82,6 +82,62 @@ func TestAFileThatReplacesAnotherIsWrittenFirst(t *testing.T) {
 	ok(t, a.Close(ctx))
 }
 
+// Times of a new file go to the leader with its first commit, and are seen as they
+// were set, here and elsewhere, whatever else is set.
+func TestTimesOfANewFileAreSetWithItsCommit(t *testing.T) {
+	c := filetest.New()
+	a, _ := newBehind(c)
+	b, _ := newFS(c)
+	set := func(ino ashlar.Inode, m wire.SetAttr) {
+		t.Helper()
+		m.Inode = ino
+		_, err := a.SetAttr(ctx, root, &m)
+		ok(t, err)
+	}
+	both := func(ino ashlar.Inode) (here, there ashlar.Attr) {
+		t.Helper()
+		here, err := a.GetAttr(ctx, root, ino)
+		ok(t, err)
+		there, err = b.GetAttr(ctx, root, ino)
+		ok(t, err)
+		return here, there
+	}
+	h := create(t, a, "f")
+	ok(t, h.WriteAt(ctx, []byte("contents"), 0))
+	set(h.Inode(), wire.SetAttr{Valid: wire.SetAtime | wire.SetMtime, Atime: 5, Mtime: 7})
+	if n := c.Count("SetAttr") + c.Count("Commit"); n != 0 {
+		t.Errorf("asked %d times", n)
+	}
+	set(h.Inode(), wire.SetAttr{Valid: wire.SetUID | wire.SetGID, UID: 11, GID: 12})
+	set(h.Inode(), wire.SetAttr{Valid: wire.SetMode, Mode: 0o640})
+	ok(t, h.Close(ctx))
+	if n := c.Count("Commit"); n != 0 {
+		t.Errorf("committed %d times before others look", n)
+	}
+	here, there := both(h.Inode())
+	for _, at := range []ashlar.Attr{here, there} {
+		if at.Mode != 0o640 || at.UID != 11 || at.GID != 12 || at.Atime != 5 || at.Mtime != 7 || at.Size != 8 || at.Ctime < at.Btime {
+			t.Errorf("%+v", at)
+		}
+	}
+	if here.Ctime != there.Ctime {
+		t.Errorf("ctime %d here and %d there", here.Ctime, there.Ctime)
+	}
+	g := create(t, a, "g")
+	set(g.Inode(), wire.SetAttr{Valid: wire.SetMtime, Mtime: 7})
+	ok(t, g.WriteAt(ctx, []byte("later"), 0))
+	if here, there = both(g.Inode()); here.Mtime == 7 || there.Mtime == 7 {
+		t.Error("a write left the time that was set before")
+	}
+	e := create(t, a, "empty")
+	set(e.Inode(), wire.SetAttr{Valid: wire.SetAtime, Atime: 5})
+	ok(t, e.Truncate(ctx, 100))
+	if here, there = both(e.Inode()); here.Atime != 5 || there.Atime != 5 || there.Size != 100 {
+		t.Errorf("atime %d and %d, size %d", here.Atime, there.Atime, there.Size)
+	}
+	ok(t, a.Close(ctx))
+}
+
 // What can not be written after the close is told to who opens the file next;
 // and the next close does not return before its data is written.
 func TestAnErrorBehindACloseIsTold(t *testing.T) {

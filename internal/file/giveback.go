@@ -168,7 +168,7 @@ func (i *inode) abandon(err error) {
 	i.fs.o.Logger.Error("write lost: its size can not be committed and others wait for the file", "inode", i.id, "err", err)
 	i.fail(err)
 	if i.left == 0 && i.dirty.bytes == 0 {
-		i.changed, i.localEnd = false, 0
+		i.changed, i.localEnd, i.set.Valid = false, 0, 0
 	}
 }
 

@@ -39,7 +39,7 @@ type inode struct {
 	valid bool // attr and ref have been set
 	attr  ashlar.Attr
 	ref   *Ref // replaced, never modified
-	bare  bool // made by this open, and no attribute set since
+	bare  bool // made by this open, and no extended attribute set since
 
 	// What was written here and not committed: localEnd is the end of the
 	// furthest write, mtime the time of the last; writeSeq counts writes.
@@ -47,6 +47,7 @@ type inode struct {
 	localEnd uint64
 	mtime    int64
 	writeSeq uint64
+	set      wire.Behind // times set here and not committed
 
 	dirty               extents
 	runs                map[uint64][]*run // unfinished, by piece, oldest first
@@ -261,6 +262,7 @@ func (i *inode) view() ashlar.Attr {
 			a.Size = i.localEnd
 		}
 		a.Mtime, a.Ctime = i.mtime, max(a.Ctime, i.mtime)
+		i.shown(&a)
 	}
 	return a
 }

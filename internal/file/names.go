@@ -63,7 +63,18 @@ func (fs *FS) SetAttr(ctx context.Context, cred ashlar.Cred, m *wire.SetAttr) (a
 		e := new(wire.Entry)
 		return e, fs.do(ctx, cred, m, e)
 	}
-	if i := fs.state(m.Inode); i != nil && m.Valid&data != 0 {
+	i := fs.state(m.Inode)
+	if i != nil {
+		if done, err := fs.setBehind(ctx, i, m); done || err != nil {
+			return i.view(), err
+		}
+	}
+	if i != nil && m.Valid&(data|wire.SetAtime|wire.SetAtimeNow|wire.SetCtime) != 0 {
+		if err := i.setFirst(ctx); err != nil {
+			return ashlar.Attr{}, err
+		}
+	}
+	if i != nil && m.Valid&data != 0 {
 		if m.Valid&wire.SetSize != 0 {
 			if err := i.truncate(ctx, m.Size, set); err != nil {
 				return ashlar.Attr{}, err

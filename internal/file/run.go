@@ -108,6 +108,7 @@ func (i *inode) wrote(end uint64) {
 	}
 	i.localEnd = max(i.localEnd, end)
 	i.mtime = i.fs.now()
+	i.set.Valid &^= wire.SetMtime
 }
 
 // age sets the timer that flushes and commits what stays. mu must be held.

@@ -96,7 +96,7 @@ func (i *inode) lose() {
 	}
 	i.start()
 	i.fail(errSessionLost)
-	i.changed, i.localEnd = false, 0
+	i.changed, i.localEnd, i.set.Valid = false, 0, 0
 }
 
 // reopen registers the file under the new session.

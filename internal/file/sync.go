@@ -63,12 +63,15 @@ func (i *inode) uncommitted() (m *wire.Commit, committed func()) {
 	// Written since the flush: once that is in the object, the version has to
 	// rise again.
 	all := i.left == 0 && i.dirty.bytes == 0
-	m = &wire.Commit{Inode: i.id, Layer: i.ref.Layer, Gen: i.ref.Gen, Size: i.localEnd, Mtime: i.mtime}
+	m = &wire.Commit{Inode: i.id, Layer: i.ref.Layer, Gen: i.ref.Gen, Size: i.localEnd, Mtime: i.mtime, Set: i.set}
 	return m, func() {
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		if i.writeSeq == seq && all {
 			i.changed, i.localEnd = false, 0
+		}
+		if i.writeSeq == seq {
+			i.set.Valid = 0
 		}
 	}
 }
@@ -187,7 +190,7 @@ func (i *inode) truncate(ctx context.Context, size uint64, set func() (*wire.Ent
 	}
 	// Data beyond the size that the leader knows would not be cut, and come
 	// back when the file grows again.
-	if i.beyond(size) {
+	if i.beyond(size) || i.setHere() {
 		if err := i.commit(ctx); err != nil {
 			return err
 		}

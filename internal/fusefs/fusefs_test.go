@@ -56,7 +56,7 @@ func mountAs(t testing.TB, c *filetest.Cluster, cl *filetest.Client, change func
 	}
 	n := fusefs.New(o)
 	lease := func() time.Duration { return 3 * time.Second }
-	fs := file.New(file.Options{Meta: cl, Data: cl, Volume: c.Volume(), Lease: lease, Drop: n.Drop})
+	fs := file.New(file.Options{Meta: cl, Data: cl, Volume: c.Volume(), Lease: lease, Drop: n.Drop, WriteBehind: true})
 	cl.Attach(fs)
 	m, err := n.Mount(fs)
 	if err != nil {

@@ -44,9 +44,18 @@ func TestSeveralCommitsAreOneChange(t *testing.T) {
 			}
 		}
 	}
+	bad := &wire.Commits{List: append([]wire.Commit(nil), m.List...)}
+	bad.List[1].Set = wire.Behind{Valid: wire.SetSize}
+	if _, err := do(bad); err == nil {
+		t.Error("a size is set behind")
+	}
+	m.List[1].Set = wire.Behind{Valid: wire.SetBehind, Atime: 7, Mtime: 77, Ctime: 1 << 40}
 	first, err := do(m)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if a := first.(*wire.CommitsReply).Attrs[1]; a.Atime != 7 || a.Ctime != 1<<40 {
+		t.Errorf("set behind: %+v", a)
 	}
 	for k, a := range first.(*wire.CommitsReply).Attrs {
 		if a.Inode != m.List[k].Inode || a.Size != m.List[k].Size || a.Mtime != 77 || a.Version != 2 {

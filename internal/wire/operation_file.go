@@ -96,13 +96,34 @@ func (m *ReserveReply) Fields(c *Codec) {
 
 // Commit reports data written: the size becomes max(size, Size), mtime and
 // ctime become Mtime (0: the leader's clock), the version rises. Layer and
-// Gen must still be the file's. Answer: Entry.
+// Gen must still be the file's. Then Set is done, as far as it has fields; it
+// may have SetBehind. Answer: Entry.
 type Commit struct {
 	Inode ashlar.Inode
 	Layer ashlar.LayerID
 	Gen   ashlar.Generation
 	Size  uint64
 	Mtime int64
+	Set   Behind
+}
+
+// Behind is times that were set under an exclusive lease before the leader knew,
+// at Ctime; otherwise as in SetAttr.
+type Behind struct {
+	Valid uint32
+	Atime int64
+	Mtime int64
+	Ctime int64
+}
+
+// SetBehind is the fields that Behind has.
+const SetBehind = SetAtime | SetMtime
+
+func (m *Behind) fields(c *Codec) {
+	U32(c, &m.Valid)
+	I64(c, &m.Atime)
+	I64(c, &m.Mtime)
+	I64(c, &m.Ctime)
 }
 
 // Kind implements Message.
@@ -115,6 +136,7 @@ func (m *Commit) Fields(c *Codec) {
 	U64(c, &m.Gen)
 	U64(c, &m.Size)
 	I64(c, &m.Mtime)
+	m.Set.fields(c)
 }
 
 // Commits is several Commits in one operation: all of them, or none if one is

@@ -321,6 +321,10 @@ func (c *Cluster) change(cl *Client, cred ashlar.Cred, body wire.Message) (*node
 		n.attr.Ctime = c.tick()
 		n.attr.Mtime = m.Mtime
 		n.attr.Version++
+		if b := m.Set; b.Valid != 0 {
+			_, err = c.setattr(&wire.SetAttr{Inode: m.Inode, Valid: b.Valid, Atime: b.Atime, Mtime: b.Mtime})
+			n.attr.Ctime = b.Ctime
+		}
 	case *wire.Grow:
 		if n = c.nodes[m.Inode]; n == nil {
 			return nil, false, e(ashlar.Stale, "inode")

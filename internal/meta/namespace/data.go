@@ -119,8 +119,15 @@ func (o *op) committable(m *wire.Commit) (*Inode, error) {
 		return nil, o.fail(ashlar.WrongGeneration, "")
 	case m.Size > ashlar.FileSizeMax:
 		return nil, o.fail(ashlar.TooBig, "")
+	case m.Set.Valid&^wire.SetBehind != 0:
+		return nil, o.fail(ashlar.Invalid, "attributes that are not set behind")
 	}
-	return i, nil
+	return i, o.maySetAttr(behind(&m.Set), i)
+}
+
+// behind is times set under a lease as the operation that it stands for.
+func behind(b *wire.Behind) *wire.SetAttr {
+	return &wire.SetAttr{Valid: b.Valid, Atime: b.Atime, Mtime: b.Mtime}
 }
 
 // written notes data that was written.
@@ -131,6 +138,10 @@ func (o *op) written(i *Inode, m *wire.Commit) {
 	o.touch(i)
 	if m.Mtime != 0 { // the data was written then, and something else changed perhaps since
 		i.Attr.Mtime, i.Attr.Ctime = m.Mtime, max(m.Mtime, changed)
+	}
+	if set := behind(&m.Set); set.Valid != 0 {
+		i.Attr.Ctime = max(i.Attr.Ctime, m.Set.Ctime)
+		o.setTimes(set, i)
 	}
 	o.put(i)
 }
