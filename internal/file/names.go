@@ -212,23 +212,14 @@ const capability = "security.capability"
 
 // GetXattr reads an extended attribute.
 func (fs *FS) GetXattr(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode, name string) ([]byte, error) {
-	if name == capability && fs.bare(ino) {
-		return nil, ashlar.E("getxattr", ashlar.NoAttr, name, nil)
+	if name == capability {
+		if a, _, ok := fs.cachedAttr(ino); ok && a.Flags&ashlar.HasCapability == 0 {
+			return nil, ashlar.E("getxattr", ashlar.NoAttr, name, nil)
+		}
 	}
 	var r wire.XattrReply
 	err := fs.o.Meta.Do(ctx, cred, &wire.GetXattr{Inode: ino, Name: name}, &r)
 	return r.Value, err
-}
-
-// bare tells whether an open file was made here and has no attribute.
-func (fs *FS) bare(ino ashlar.Inode) bool {
-	i := fs.state(ino)
-	if i == nil {
-		return false
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.bare
 }
 
 // SetXattr sets an extended attribute; flags as setxattr(2) numbers them.

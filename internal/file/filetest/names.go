@@ -253,6 +253,10 @@ func (c *Cluster) xattr(body, reply wire.Message) error {
 			return e(ashlar.NoAttr, m.Name)
 		}
 		n.xattrs[m.Name] = append([]byte(nil), m.Value...)
+		n.attr.Ctime = c.tick()
+		if m.Name == "security.capability" {
+			n.attr.Flags |= ashlar.HasCapability
+		}
 	case *wire.ListXattr:
 		if err := find(m.Inode); err != nil {
 			return err
@@ -270,6 +274,10 @@ func (c *Cluster) xattr(body, reply wire.Message) error {
 			return e(ashlar.NoAttr, m.Name)
 		}
 		delete(n.xattrs, m.Name)
+		n.attr.Ctime = c.tick()
+		if m.Name == "security.capability" {
+			n.attr.Flags &^= ashlar.HasCapability
+		}
 	}
 	return nil
 }
