@@ -94,7 +94,6 @@ func (fs *FS) shed(x *leased, g *giving) {
 	l := &fs.leases
 	for round := 0; ; round++ {
 		l.mu.Lock()
-		begun, mode := x.begun, x.mode
 		var idle chan struct{}
 		if g.gate = round >= gateAfter; g.gate && x.uses > 0 {
 			if x.idle == nil {
@@ -106,6 +105,11 @@ func (fs *FS) shed(x *leased, g *giving) {
 		if idle != nil {
 			_ = fs.waitAtMost(fs.base, idle, -1)
 		}
+		l.mu.Lock()
+		// A use that is under way now may end, and leave data, after it was looked
+		// for that: only a round without any is the last.
+		begun, mode, calm := x.begun, x.mode, x.uses == 0
+		l.mu.Unlock()
 		wrote := mode == ashlar.LeaseExclusive // otherwise there is nothing to write, and whoever holds the file's locks may wait for us
 		if wrote {
 			fs.write(x.ino)
@@ -120,7 +124,7 @@ func (fs *FS) shed(x *leased, g *giving) {
 			l.mu.Unlock()
 			return
 		}
-		if x.begun == begun && x.uses == 0 && !dirty || fs.base.Err() != nil {
+		if calm && x.begun == begun && !dirty || fs.base.Err() != nil {
 			x.mode, g.done = min(x.mode, g.keep), true
 			if x.mode == ashlar.LeaseNone {
 				x.forget(l.asks)

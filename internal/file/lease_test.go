@@ -495,3 +495,27 @@ func (c *counting) Handle(context.Context, slog.Record) error {
 	c.n.Add(1)
 	return nil
 }
+
+// A use that is under way when a recall looks for what it has to write and to
+// drop may end after that, and leave data and pages behind. It looks again.
+func TestARecallLooksAgainAfterAUseThatWasUnderWay(t *testing.T) {
+	var drops atomic.Int64
+	var end func()
+	fs := leasedFS(t, &granting{}, hour(), func(_ ashlar.Inode, _, n uint64) {
+		if n == 0 && drops.Add(1) == 1 {
+			end()
+		}
+	})
+	i, err := fs.hold(t.Context(), 7, Read|Write)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end, err = fs.use(t.Context(), i, demand{mode: ashlar.LeaseExclusive, span: span{0, 4096}}); err != nil {
+		t.Fatal(err)
+	}
+	fs.Recall(7, ashlar.LeaseNone)
+	if n := drops.Load(); n != 2 {
+		t.Errorf("pages were dropped %d times, want once during the use and once after it", n)
+	}
+	fs.Returned([]ashlar.Inode{7})
+}
