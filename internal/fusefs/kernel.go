@@ -305,6 +305,17 @@ func (f *filesystem) keepAttr(ino ashlar.Inode) time.Duration {
 	return min(f.o.AttrTimeout, f.fs.Keep(ino))
 }
 
+// keepShownAttr is keepAttr for attributes of an inode that the kernel knows: none
+// if others are known under the lease that is held now. An answer that was under
+// way while the lease was given back and got anew may be older than that.
+func (f *filesystem) keepShownAttr(a *ashlar.Attr) time.Duration {
+	d := f.keepAttr(a.Inode)
+	if d > 0 && !f.current(a) {
+		return 0
+	}
+	return d
+}
+
 // keepNewAttr is keepAttr for an answer that may tell the kernel of the inode
 // for the first time. It is noted before it is looked whether it may be kept: a
 // lease that is given back in between is not missed. An answer that took its time

@@ -75,7 +75,7 @@ func (f *filesystem) attr(op string, out *fuse.AttrOut, a ashlar.Attr, err error
 	}
 	f.fs.Shown(&a)
 	fill(&out.Attr, &a)
-	out.SetTimeout(f.keepAttr(a.Inode))
+	out.SetTimeout(f.keepShownAttr(&a))
 	return fuse.OK
 }
 

@@ -19,7 +19,7 @@ func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 	}
 	f.fs.Shown(&a)
 	fillStatx(&out.Statx, &a)
-	out.SetTimeout(f.keepAttr(ino))
+	out.SetTimeout(f.keepShownAttr(&a))
 	return fuse.OK
 }
 

@@ -248,10 +248,19 @@ func inOrder(log string, writers, lines int) error {
 func (c *cluster) race(dirs [2]string) {
 	const rounds = 60
 	var number, size, made atomic.Int64 // what was written, and has returned
-	var turn sync.Mutex                 // of writers
+	// While a write through a mount is under way that is to make a file longer, the
+	// kernel takes in no size of that file, and shows the one that it knew before
+	// (docs/posix.md). So one file has its size from the beginning, and the other is
+	// not looked at through a mount that is making it longer; growing is odd then.
+	var growing [2]atomic.Int64
+	var turn sync.Mutex // of writers
 	var stop atomic.Bool
 	var readers, writers sync.WaitGroup
-	for _, d := range dirs {
+	if _, err := c.file(dirs[0], "number", os.O_RDWR).WriteAt(make([]byte, 8), 8192); err != nil {
+		c.t.Fatal(err)
+	}
+	for at, d := range dirs {
+		growing := &growing[at]
 		f := c.file(d, "number", os.O_RDWR)
 		grown := c.file(d, "grown", os.O_RDWR)
 		for range 2 {
@@ -263,8 +272,10 @@ func (c *cluster) race(dirs [2]string) {
 					if got := int64(le.LittleEndian.Uint64(buf)); want > 0 && (n < 8 || got < want) {
 						c.t.Errorf("read %d bytes, %d, after %d was written: %v", n, got, want, err)
 					}
+					turn := growing.Load()
 					want = size.Load()
-					if st, err := os.Stat(filepath.Join(d, "grown")); err != nil || st.Size() < want {
+					st, err := os.Stat(filepath.Join(d, "grown"))
+					if err != nil || turn%2 == 0 && growing.Load() == turn && st.Size() < want {
 						c.t.Errorf("stat says %d bytes after %d were written: %v", st.Size(), want, err)
 					}
 					want = made.Load()
@@ -283,7 +294,9 @@ func (c *cluster) race(dirs [2]string) {
 				_, err := f.WriteAt(buf, 8192)
 				number.Store(n)
 				if err == nil {
+					growing.Add(1)
 					_, err = grown.WriteAt([]byte{1}, n*100)
+					growing.Add(1)
 					size.Store(n*100 + 1)
 				}
 				if err == nil {
