@@ -387,6 +387,10 @@ func (r *run) afterwards(f Fault) error {
 	if err := errors.Join(d.mem.MkdirAll(d.path), d.mem.SyncDir("/")); err != nil {
 		return err
 	}
+	// The administrator has a new disk begun there (docs/operations/disks.md).
+	if err := m.disks[0].mem.Remove(m.disks[0].path + "/chunkserver/disks"); err != nil {
+		return err
+	}
 	m.start()
 	// The administrator says that the old disk does not come back.
 	if err := eventually(repairTimeout, func() error { return r.forget(m) }); err != nil {
