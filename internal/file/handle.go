@@ -57,7 +57,7 @@ func (fs *FS) Open(ctx context.Context, cred ashlar.Cred, ino ashlar.Inode, flag
 
 // open registers the inode as open, and empties it with Truncate.
 func (i *inode) open(ctx context.Context, cred ashlar.Cred, flags Flags) error {
-	if flags&Truncate == 0 && cred.Checked && i.fs.openKnown(i) {
+	if flags&Truncate == 0 && cred.Checked && i.fs.openKnown(i, flags&Write != 0) {
 		return nil
 	}
 	e := new(wire.Entry)
@@ -75,20 +75,21 @@ func (i *inode) open(ctx context.Context, cred ashlar.Cred, flags Flags) error {
 }
 
 // openKnown opens a file that is known under a lease. One that may be being
-// removed is for the leader.
-func (fs *FS) openKnown(i *inode) bool {
+// removed is for the leader, and so is one to be written whose name is not known
+// here: its chunks note that.
+func (fs *FS) openKnown(i *inode, write bool) bool {
 	if fs.left() == 0 {
 		return false
 	}
 	l := &fs.leases
 	l.mu.Lock()
 	x := l.firm(i.id)
-	if x == nil || !x.known || x.going || x.giving != nil || x.attr.Nlink == 0 {
+	if x == nil || !x.known || x.going || x.giving != nil || x.attr.Nlink == 0 || write && x.hint == "" {
 		l.mu.Unlock()
 		return false
 	}
 	x.used = true
-	e := wire.Entry{Attr: x.attr, Object: x.object}
+	e := wire.Entry{Attr: x.attr, Object: x.object, Hint: x.hint}
 	l.mu.Unlock()
 	i.merge(&e, false)
 	return true

@@ -48,6 +48,7 @@ type leased struct {
 	known  bool // attr is what the leader has
 	attr   ashlar.Attr
 	object wire.Object
+	hint   string // the name that chunks note, "" if it is not known
 	// unknown is when attr stopped being known: only what is asked later tells.
 	unknown uint64
 	dir
@@ -218,6 +219,9 @@ func (fs *FS) doubtName(dir ashlar.Inode, s string) {
 func (fs *FS) learnEntry(asked uint64, e *wire.Entry) {
 	fs.ahead(e)
 	fs.learn(asked, &e.Attr, &e.Object, e.Lease)
+	if e.Hint != "" {
+		fs.leases.named(e.Attr.Inode, e.Hint)
+	}
 	fs.orphaned(&e.Attr)
 	for k := range e.Also {
 		a := &e.Also[k]
@@ -226,6 +230,16 @@ func (fs *FS) learnEntry(asked uint64, e *wire.Entry) {
 		if i := fs.state(a.Attr.Inode); i != nil {
 			i.mergeAttr(&a.Attr)
 		}
+	}
+}
+
+// named notes what chunks are to note of a file's name; "" if that is not known
+// any more.
+func (l *leases) named(ino ashlar.Inode, hint string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x := l.m[ino]; x != nil {
+		x.hint = hint
 	}
 }
 

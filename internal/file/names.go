@@ -178,7 +178,11 @@ func (fs *FS) Rename(ctx context.Context, cred ashlar.Cred, m *wire.Rename) (ash
 			return ashlar.Attr{}, err
 		}
 	}
-	return fs.entry(ctx, cred, m)
+	a, err := fs.entry(ctx, cred, m)
+	if err == nil {
+		fs.leases.named(a.Inode, "")
+	}
+	return a, err
 }
 
 // Readlink reads a symbolic link.

@@ -110,6 +110,7 @@ func (c *cluster) tree(want map[string]wrote) {
 			w.data[k] = byte(rng.Uint32())
 		}
 		c.create(name, w)
+		c.synced(name)
 		want[name] = w
 	}
 	for i, size := range []int{1, 4095, 4096, 4097, 65536, 100_001, 1 << 20, 5_000_003, 70 << 20} {
@@ -144,6 +145,7 @@ func (c *cluster) tree(want map[string]wrote) {
 	if err := os.WriteFile(filepath.Join(c.mnt, "newer"), w.data, 0); err != nil {
 		c.t.Fatal(err)
 	}
+	c.synced("newer")
 	want["newer"] = w
 	delete(want, "older")
 	// Written over and cut.
@@ -151,6 +153,7 @@ func (c *cluster) tree(want map[string]wrote) {
 	if err := os.Truncate(filepath.Join(c.mnt, "cut"), 12_345); err != nil {
 		c.t.Fatal(err)
 	}
+	c.synced("cut")
 	w = want["cut"]
 	w.data = w.data[:12_345]
 	want["cut"] = w
@@ -159,6 +162,19 @@ func (c *cluster) tree(want map[string]wrote) {
 		w := want[n]
 		w.mtime = time.Time{}
 		want[n] = w
+	}
+}
+
+// synced puts a file on the disks: what was written and closed lately may be in
+// the mount alone, and chunks note the name that a file has when they are written.
+func (c *cluster) synced(name string) {
+	c.t.Helper()
+	f, err := os.Open(filepath.Join(c.mnt, name))
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		c.t.Fatal(err)
 	}
 }
 
