@@ -207,7 +207,7 @@ func TestStatusTellsTheTruth(t *testing.T) {
 	})
 	step(t, "a disk is full", func() {
 		victim, disk, path := c.holder()
-		fault("disk " + path + " full")
+		fault("disk " + path + " free 1MiB") // the reserve is left, which its own records need
 		c.says(0, "health: degraded", "disk "+disk+" ("+path+" on "+victim+") is full", "ashlar why disk "+disk)
 		c.why("it serves, but has no room", "disk", disk)
 		fault()
