@@ -191,8 +191,9 @@ func (f *filesystem) write(ctx context.Context, h *openFile, in *fuse.WriteIn, d
 }
 
 // killPrivileges takes away before a change of a file's data, of which the
-// kernel may hold the pages of n bytes at off locked, what goes with it: capabilities, and if the kernel says so setuid, and setgid of what the
-// group may execute or of a group that the caller is not in.
+// kernel may hold the pages of n bytes at off locked, what goes with it:
+// capabilities, and if the kernel says so setuid, and setgid of what the group may
+// execute or of a group that the caller is not in.
 func (f *filesystem) killPrivileges(ctx context.Context, h *openFile, by *fuse.InHeader, setid bool, off, n uint64) error {
 	if err := h.Own(ctx, off, n); err != nil { // so that it is known here
 		return err
