@@ -83,5 +83,5 @@ func (id *identity) create(fsys vfs.FS, dir string, cluster ashlar.ClusterID) er
 	}
 	b := header.Header{Magic: identityMagic, Version: identityVersion, Cluster: cluster}.Encode()
 	b = append(b, id.uuid[:]...)
-	return replaceFile(fsys, path.Join(dir, identityName), b)
+	return vfs.ReplaceFile(fsys, path.Join(dir, identityName), b)
 }

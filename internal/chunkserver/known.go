@@ -101,7 +101,7 @@ func (k *known) note(dir string, d *chunkstore.Disk) error {
 	for _, p := range slices.Sorted(maps.Keys(k.disks)) {
 		text += fmt.Sprintf("%s %q\n", k.disks[p], p)
 	}
-	return replaceFile(k.fs, k.name, []byte(text))
+	return vfs.ReplaceFile(k.fs, k.name, []byte(text))
 }
 
 // missing is why an empty directory with a line is not formatted, nil if it
@@ -114,24 +114,4 @@ func (k *known) missing(dir string) error {
 	return ashlar.E("open disk", ashlar.NotExist, dir, fmt.Errorf(
 		"nothing is mounted there: the directory is empty, and disk %s was in it; mount it, or, to begin a new disk there, remove its line from %s and restart the node",
 		uuid, k.name))
-}
-
-// replaceFile durably gives a file new contents, or leaves the old ones.
-func replaceFile(fsys vfs.FS, name string, b []byte) error {
-	temp := name + ".new"
-	f, err := fsys.Create(temp)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := fsys.Rename(temp, name); err != nil {
-		return err
-	}
-	return fsys.SyncDir(path.Dir(name))
 }

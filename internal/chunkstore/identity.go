@@ -74,11 +74,7 @@ func decodeIdentity(b []byte, cluster ashlar.ClusterID, name string) (identity, 
 }
 
 func (id *identity) write(fsys vfs.FS, dir string) error {
-	f, err := replaceFile(fsys, path.Join(dir, identityName), id.encode(), 0)
-	if err != nil {
-		return err
-	}
-	return f.Close()
+	return vfs.ReplaceFile(fsys, path.Join(dir, identityName), id.encode())
 }
 
 // Format makes dir a disk of a cluster, with a new UUID. It refuses, with

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"sync"
 
 	"github.com/ashlarfs/ashlar"
@@ -272,7 +271,7 @@ func (j *journal) rewrite(bodies [][]byte) error {
 		b, bodies = appendFrame(b, bodies, binary.LittleEndian.Uint32(nonce[:]), number, frameTarget)
 	}
 	sealJournal(b, binary.LittleEndian.Uint32(nonce[:]), number)
-	f, err := replaceFile(j.fs, j.path, b, journalPrealloc)
+	f, err := vfs.Replace(j.fs, j.path, b, journalPrealloc)
 	if err != nil && isNoSpace(err) && j.f != nil {
 		return ashlar.E("rewrite log", ashlar.NoSpace, j.path, err)
 	}
@@ -312,34 +311,4 @@ func (j *journal) close() error {
 		j.err = fs.ErrClosed
 	}
 	return err
-}
-
-// replaceFile durably makes name hold b, at once and whole, and returns it
-// open. Room up to prealloc bytes is zeroed ahead.
-func replaceFile(fsys vfs.FS, name string, b []byte, prealloc int64) (vfs.File, error) {
-	tmp := name + ".tmp"
-	f, err := fsys.Create(tmp)
-	if err != nil {
-		return nil, err
-	}
-	if prealloc > int64(len(b)) {
-		err = f.Preallocate(prealloc)
-	}
-	if err == nil {
-		_, err = f.WriteAt(b, 0)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = fsys.Rename(tmp, name)
-	}
-	if err == nil {
-		err = fsys.SyncDir(path.Dir(name))
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ashlarfs/ashlar"
 	"github.com/ashlarfs/ashlar/internal/consensus"
+	"github.com/ashlarfs/ashlar/internal/vfs"
 	"github.com/ashlarfs/ashlar/internal/vfs/header"
 	"github.com/ashlarfs/ashlar/internal/wire"
 )
@@ -107,20 +108,5 @@ func (m *Master) writeIdentity(id *identity) error {
 	}
 	b := append(m.identityHeader().Encode(), c.Bytes()...)
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(c.Bytes(), castagnoli))
-	name := path.Join(m.cfg.Dir, identityName)
-	f, err := m.cfg.FS.Create(name + ".tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := m.cfg.FS.Rename(name+".tmp", name); err != nil {
-		return err
-	}
-	return m.cfg.FS.SyncDir(m.cfg.Dir)
+	return vfs.ReplaceFile(m.cfg.FS, path.Join(m.cfg.Dir, identityName), b)
 }
