@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ashlarfs/ashlar/test/devup"
 )
 
 // gluster is GlusterFS with one volume of two copies, from the distribution's
@@ -118,5 +120,5 @@ func (g *gluster) stop() {
 	if err := g.cli("volume", "stop", glusterVolume, "force"); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
-	end(g.server, syscall.SIGTERM)
+	devup.End(g.server, syscall.SIGTERM)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ashlarfs/ashlar/test/devup"
 )
 
 // moosefs is MooseFS 3 with three chunkservers and two copies, from the
@@ -166,6 +168,6 @@ func (m *moosefs) client() int { return pid(m.mount) }
 func (m *moosefs) stop() {
 	unmount(m.mnt(), m.mount)
 	for i := len(m.daemons) - 1; i >= 0; i-- {
-		end(m.daemons[i], syscall.SIGTERM)
+		devup.End(m.daemons[i], syscall.SIGTERM)
 	}
 }

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ashlarfs/ashlar/test/devup"
 )
 
 // self names the column that the others are compared with.
@@ -66,23 +65,7 @@ func unmount(dir string, daemon *exec.Cmd) {
 			_ = syscall.Unmount(dir, syscall.MNT_DETACH)
 		}
 	}
-	end(daemon, syscall.SIGTERM)
-}
-
-// end signals a process that this program started and waits for it.
-func end(c *exec.Cmd, sig syscall.Signal) {
-	if c == nil || c.Process == nil {
-		return
-	}
-	_ = c.Process.Signal(sig)
-	gone := make(chan struct{})
-	go func() { _ = c.Wait(); close(gone) }()
-	select {
-	case <-gone:
-	case <-time.After(20 * time.Second):
-		_ = c.Process.Kill()
-		<-gone
-	}
+	devup.End(daemon, syscall.SIGTERM)
 }
 
 // daemon starts a process in the foreground with its output in a file.
@@ -112,7 +95,7 @@ func (l *local) stop()                         {}
 type ashlarTarget struct {
 	bin   string
 	root  string
-	up    *exec.Cmd
+	up    *devup.Cluster
 	mount *exec.Cmd
 }
 
@@ -124,47 +107,9 @@ func (a *ashlarTarget) start(ctx context.Context) error {
 	if err := os.MkdirAll(a.mnt(), 0o755); err != nil {
 		return err
 	}
-	c := exec.Command(a.bin, "dev", "up", "--dir", filepath.Join(a.root, "cluster"), "--nodes", "3", "--volume", "bench")
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	log, err := os.Create(filepath.Join(a.root, "dev.log"))
-	if err != nil {
+	var err error
+	if a.up, err = devup.Start(ctx, a.bin, a.root, "bench"); err != nil {
 		return err
-	}
-	defer log.Close()
-	c.Stderr = log
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := c.Start(); err != nil {
-		return err
-	}
-	a.up = c
-	ready := make(chan error, 1)
-	go func() {
-		s := bufio.NewScanner(out)
-		for s.Scan() {
-			if strings.HasPrefix(s.Text(), "ready") {
-				ready <- nil
-				break
-			}
-		}
-		for s.Scan() {
-		}
-		select {
-		case ready <- errors.New("the cluster ended before it was ready; see " + log.Name()):
-		default:
-		}
-	}()
-	select {
-	case err := <-ready:
-		if err != nil {
-			return err
-		}
-	case <-time.After(60 * time.Second):
-		return errors.New("the cluster was not ready within a minute; see " + log.Name())
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	return a.remount(ctx)
 }
@@ -173,7 +118,7 @@ func (a *ashlarTarget) remount(ctx context.Context) error {
 	unmount(a.mnt(), a.mount)
 	var err error
 	a.mount, err = daemon(filepath.Join(a.root, "mount.log"), a.bin, "mount", "--foreground",
-		filepath.Join(a.root, "cluster", "client.toml")+":bench", a.mnt())
+		a.up.ClientFile()+":bench", a.mnt())
 	if err != nil {
 		return err
 	}
@@ -187,5 +132,5 @@ func (a *ashlarTarget) client() int { return pid(a.mount) }
 
 func (a *ashlarTarget) stop() {
 	unmount(a.mnt(), a.mount)
-	end(a.up, syscall.SIGINT)
+	a.up.Stop()
 }

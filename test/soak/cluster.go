@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,23 +9,22 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/ashlarfs/ashlar/internal/devcluster"
+	"github.com/ashlarfs/ashlar/test/devup"
 )
 
 const (
 	readyTimeout = time.Minute
-	endTimeout   = 20 * time.Second
 	settleTime   = 10 * time.Second // until what workers left is cleaned up
 )
 
 // cluster is three nodes and two mounts of one volume.
 type cluster struct {
 	bin, dir string
-	up       *exec.Cmd
+	up       *devup.Cluster
 	mounts   []*mount
 	nodes    []int // processes
 	early    []usage
@@ -41,43 +39,12 @@ type mount struct {
 func (c *cluster) path(name string) string { return filepath.Join(c.dir, name) }
 
 func (c *cluster) start(ctx context.Context) error {
-	log, err := os.Create(c.path("dev.log"))
-	if err != nil {
+	var err error
+	if c.up, err = devup.Start(ctx, c.bin, c.dir, "soak"); err != nil {
 		return err
-	}
-	defer log.Close()
-	c.up = exec.Command(c.bin, "dev", "up", "--dir", c.path("cluster"), "--nodes", "3", "--volume", "soak")
-	c.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.up.Stderr = log
-	out, err := c.up.StdoutPipe()
-	if err == nil {
-		err = c.up.Start()
-	}
-	if err != nil {
-		return err
-	}
-	ready := make(chan bool, 1)
-	go func() {
-		s := bufio.NewScanner(out)
-		for s.Scan() {
-			if strings.HasPrefix(s.Text(), "ready") {
-				ready <- true
-			}
-		}
-		close(ready)
-	}()
-	select {
-	case ok := <-ready:
-		if !ok {
-			return errors.New("the cluster ended before it was ready; see " + log.Name())
-		}
-	case <-time.After(readyTimeout):
-		return errors.New("the cluster was not ready in time; see " + log.Name())
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	var st devcluster.Status
-	b, err := exec.Command(c.bin, "dev", "status", "--dir", c.path("cluster"), "-json").Output()
+	b, err := exec.Command(c.bin, "dev", "status", "--dir", c.up.Dir, "-json").Output()
 	if err == nil {
 		err = json.Unmarshal(b, &st)
 	}
@@ -109,7 +76,7 @@ func (c *cluster) mount(ctx context.Context) (*mount, error) {
 		return nil, err
 	}
 	defer log.Close()
-	m.cmd = exec.Command(c.bin, "mount", "--foreground", "--pprof", m.pprof, filepath.Join(c.path("cluster"), "client.toml")+":soak", m.dir)
+	m.cmd = exec.Command(c.bin, "mount", "--foreground", "--pprof", m.pprof, c.up.ClientFile()+":soak", m.dir)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := m.cmd.Start(); err != nil {
@@ -153,21 +120,9 @@ func await(ctx context.Context, limit time.Duration, try func() error) error {
 func (c *cluster) stop() {
 	for _, m := range c.mounts {
 		_ = syscall.Unmount(m.dir, syscall.MNT_DETACH) // its process ends, or is ended
-		end(m.cmd, syscall.SIGTERM)
+		devup.End(m.cmd, syscall.SIGTERM)
 	}
 	c.mounts = nil
-	if c.up != nil {
-		end(c.up, syscall.SIGINT)
-		c.up = nil
-	}
-}
-
-func end(cmd *exec.Cmd, sig syscall.Signal) {
-	if cmd.Process == nil {
-		return
-	}
-	_ = cmd.Process.Signal(sig)
-	late := time.AfterFunc(endTimeout, func() { _ = cmd.Process.Kill() })
-	defer late.Stop()
-	_ = cmd.Wait() // how it ended says nothing
+	c.up.Stop()
+	c.up = nil
 }

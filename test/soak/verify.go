@@ -42,7 +42,7 @@ func (c *cluster) verify(ctx context.Context) error {
 	if len(trees[0]) == 0 {
 		return errors.New("nothing is in the tree: the workers did nothing")
 	}
-	out, err := exec.CommandContext(ctx, c.bin, "disk", "scrub", "--wait", "--cluster", filepath.Join(c.path("cluster"), "client.toml")).CombinedOutput()
+	out, err := exec.CommandContext(ctx, c.bin, "disk", "scrub", "--wait", "--cluster", c.up.ClientFile()).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("scrub: %w\n%s", err, out)
 	}
