@@ -34,7 +34,7 @@ func TestWhatIsMountedInADirectoryStaysWhenAnotherMountChangesIt(t *testing.T) {
 	c := filetest.New()
 	held, making := make(chan struct{}), make(chan struct{})
 	var hold atomic.Bool
-	a, cl := mountClient(t, c, nil)
+	cl := c.Client()
 	cl.Fault = func(op string) error {
 		if op == "Make" && hold.CompareAndSwap(true, false) {
 			close(making)
@@ -42,7 +42,7 @@ func TestWhatIsMountedInADirectoryStaysWhenAnotherMountChangesIt(t *testing.T) {
 		}
 		return nil
 	}
-	b := mount(t, c)
+	a, b := mountAs(t, c, cl, nil), mount(t, c)
 	d := filepath.Join(a, "d")
 	ok(t, os.MkdirAll(filepath.Join(d, "sub", "below"), 0o755))
 	other := func(k int) string { return filepath.Join(b, "d", fmt.Sprint("f", k)) }
