@@ -224,12 +224,34 @@ func (fs *FS) cachedName(dir ashlar.Inode, s string) (ino ashlar.Inode, ok bool)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.firm(dir)
-	if x == nil {
+	if x == nil || l.changing[place{dir, s}] > 0 {
 		return 0, false
 	}
 	x.used = true
 	n, ok := x.names[s]
 	return n.ino, ok || x.full
+}
+
+// place is a name in a directory.
+type place struct {
+	dir  ashlar.Inode
+	name string
+}
+
+// change has the leader asked for a name until end is called: it is taking what
+// the name leads to away, and has perhaps done so before that is known here.
+func (l *leases) change(dir ashlar.Inode, s string) (end func()) {
+	p := place{dir, s}
+	l.mu.Lock()
+	l.changing[p]++
+	l.mu.Unlock()
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.changing[p]--; l.changing[p] == 0 {
+			delete(l.changing, p)
+		}
+	}
 }
 
 // Leads tells whether it is known here under a lease that a name leads to an

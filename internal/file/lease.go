@@ -38,6 +38,8 @@ type leases struct {
 	evicting bool
 	// waiting is accesses that wait for a lease, or for one to be given back.
 	waiting map[ashlar.Inode][]*demand
+	// changing is names that operations under way take away, by how many.
+	changing map[place]int
 }
 
 // leased is a lease and what is known under it. leases.mu guards it.
@@ -73,6 +75,7 @@ type giving struct {
 func (l *leases) init() {
 	l.m, l.voids = map[ashlar.Inode]*leased{}, map[ashlar.Inode]uint64{}
 	l.waiting = map[ashlar.Inode][]*demand{}
+	l.changing = map[place]int{}
 }
 
 // ask numbers an operation.

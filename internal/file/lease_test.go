@@ -519,3 +519,46 @@ func TestARecallLooksAgainAfterAUseThatWasUnderWay(t *testing.T) {
 	}
 	fs.Returned([]ashlar.Inode{7})
 }
+
+// While a name is being taken away, the leader is asked for it: it may have taken
+// it away already, and what the name led to is Stale to whoever is sent there.
+func TestANameThatIsBeingTakenAwayIsNotAnsweredFromHere(t *testing.T) {
+	cred := ashlar.Cred{Checked: true}
+	for what, take := range map[string]func(*FS) error{
+		"remove": func(fs *FS) error { _, err := fs.Remove(t.Context(), cred, 7, "f", false); return err },
+		"rename over it": func(fs *FS) error {
+			_, err := fs.Rename(t.Context(), cred, &wire.Rename{OldParent: 7, OldName: "g", NewParent: 7, NewName: "f"})
+			return err
+		},
+		"rename it": func(fs *FS) error {
+			_, err := fs.Rename(t.Context(), cred, &wire.Rename{OldParent: 7, OldName: "f", NewParent: 7, NewName: "g"})
+			return err
+		},
+	} {
+		g := &granting{}
+		fs := leasedFS(t, g, hour(), nil)
+		d := attrOf(7, 1)
+		d.Type = ashlar.TypeDir
+		fs.learn(fs.leases.ask(), &d, nil, ashlar.LeaseShared)
+		fs.leases.mu.Lock()
+		fs.leases.name(7, "f", 9, 1)
+		fs.leases.mu.Unlock()
+		if !fs.Leads(7, "f", 9) {
+			t.Fatal("the name is not known")
+		}
+		gate := make(chan struct{})
+		g.mu.Lock()
+		g.gate = gate
+		g.mu.Unlock()
+		done := make(chan error, 1)
+		go func() { done <- take(fs) }()
+		until(t, what+": asked of the leader", func() bool { return !fs.Leads(7, "f", 9) })
+		close(gate)
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if n := len(fs.leases.changing); n > 0 {
+			t.Errorf("%s: %d names are still being changed", what, n)
+		}
+	}
+}

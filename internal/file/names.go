@@ -117,6 +117,7 @@ func (fs *FS) Remove(ctx context.Context, cred ashlar.Cred, parent ashlar.Inode,
 	if m.Closed = fs.goes(parent, name); m.Closed != 0 {
 		defer fs.went(m.Closed)
 	}
+	defer fs.leases.change(parent, name)()
 	a, err := fs.entry(ctx, cred, m)
 	if err == nil && a.Nlink == 0 {
 		_ = fs.tell(a.Inode) // nobody will open it
@@ -178,6 +179,8 @@ func (fs *FS) Rename(ctx context.Context, cred ashlar.Cred, m *wire.Rename) (ash
 			return ashlar.Attr{}, err
 		}
 	}
+	defer fs.leases.change(m.OldParent, m.OldName)()
+	defer fs.leases.change(m.NewParent, m.NewName)()
 	a, err := fs.entry(ctx, cred, m)
 	if err == nil {
 		fs.leases.named(a.Inode, "")
